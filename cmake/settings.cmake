@@ -1,0 +1,39 @@
+# Language level, warnings, tuning and sanitizers, shared by every target through the interface library
+# hysparse_settings, and the function that declares one library per folder.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+if(HYSPARSE_CUDA)
+  message(FATAL_ERROR "HYSPARSE_CUDA=ON: the CUDA backend is not there yet (README, Status); configure with HYSPARSE_CUDA=OFF")
+endif()
+
+add_library(hysparse_settings INTERFACE)
+target_include_directories(hysparse_settings INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(hysparse_settings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+  -Wno-missing-field-initializers $<$<BOOL:${HYSPARSE_WERROR}>:-Werror>)
+# Floating point: contraction to fused multiply-add is fine, reassociation is not (results must not depend on the
+# compiler's mood); errno and traps of the math library are never read.
+target_compile_options(hysparse_settings INTERFACE -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+if(HYSPARSE_NATIVE)
+  target_compile_options(hysparse_settings INTERFACE -march=native -mprefer-vector-width=512)
+endif()
+if(HYSPARSE_SANITIZE)
+  target_compile_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE} -fno-omit-frame-pointer -g1
+    $<$<STREQUAL:${HYSPARSE_SANITIZE},address,undefined>:-fno-sanitize-recover=all>)
+  target_link_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE})
+endif()
+
+# hysparse_library(NAME SOURCES a.cpp ... DEPENDS hysparse::core ... [PRIVATE_DEPENDS ...])
+function(hysparse_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  add_library(hysparse_${name} STATIC ${ARG_SOURCES})
+  add_library(hysparse::${name} ALIAS hysparse_${name})
+  target_link_libraries(hysparse_${name} PUBLIC hysparse_settings ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS})
+endfunction()

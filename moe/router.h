@@ -1,0 +1,35 @@
+/// The router: which experts a token goes to and with what weight. T tokens, X experts, k chosen, D hidden.
+#pragma once
+
+#include "core/tape.h"
+#include "moe/config.h"
+
+namespace hysparse {
+
+struct Routing {
+  Tensor expert_ids;     ///< i32 [T, k], by falling score + bias, ties to the lower expert; -1 where a slot was
+                         ///< dropped
+  Var weights;           ///< [T, k]
+  Var logits;            ///< [T, X]
+  Var probabilities;     ///< [T, X]: scores / sum of scores, for the load-balance loss
+  Tensor expert_counts;  ///< i64 [X]: assignments per expert of these tokens, before dropping
+  std::int64_t dropped = 0;  ///< assignments dropped by the capacity
+};
+
+/// logits = x gate^T; scores = softmax or sigmoid; the k experts with the largest scores + bias (bias only
+/// picks, may be an undefined tensor); weights = scores of those, divided by their sum when normalize_top_k,
+/// times routed_scaling. x [T, D], gate [X, D], bias [X]. With a capacity factor c each expert takes at most
+/// ceil(c * seq_len * k / X) assignments of a sequence, kept by position, then slot; weights of dropped ones
+/// are 0 and the others keep theirs.
+Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bias, const MoeConfig& config,
+              std::int64_t seq_len);
+
+/// Switch load-balance loss: the sum over these tokens' sequences of X * sum_e f_e P_e, with f_e the share of
+/// the sequence's seq_len * k assignments (before dropping) that went to e and P_e the mean probability. Scalar
+/// Var [1]; the caller divides by the global number of sequences and of MoE layers.
+Var load_balance_loss(Tape& tape, const Routing& routing, std::int64_t seq_len);
+
+/// The sum over tokens of logsumexp(logits)^2, scalar Var [1]; the caller divides by tokens and MoE layers.
+Var z_loss(Tape& tape, const Routing& routing);
+
+}  // namespace hysparse

@@ -1,0 +1,72 @@
+/// How one parameter lies on the mesh. Declared once per parameter; the local shape, the slice a checkpoint
+/// holds, the group that sums the gradient and the way the global norm counts each element once all follow from
+/// it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/shape.h"
+#include "parallel/mesh.h"
+
+namespace hysparse {
+
+/// An axis-aligned part of a tensor: `shape` elements from `offset` on, per dim.
+struct Box {
+  Shape offset;
+  Shape shape;
+  friend bool operator==(const Box&, const Box&) = default;
+};
+
+/// The part common to two boxes of one rank; false when empty.
+bool intersect(const Box& a, const Box& b, Box* common);
+
+/// The flat elements [begin, end) of a row-major box of `shape`, as at most 2 * rank - 1 boxes in order (a
+/// partial row, whole rows, a partial row, per dim): what a rank owns of a flat buffer, as hyperslabs.
+std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end);
+
+/// How a rank's gradient of a replicated parameter relates to the true one.
+enum class Partial {
+  equal,    ///< every rank on the axis holds the whole gradient
+  partial,  ///< each rank holds one term of the sum (q/k norms under tp; norms and router under sequence
+            ///< parallelism)
+};
+
+/// A parameter on one axis.
+struct AxisPlacement {
+  bool sharded = false;
+  Partial grad = Partial::equal;  ///< replicated: see Partial
+  int dim = 0;                    ///< sharded: the dim that is split
+  int parts =
+      0;  ///< sharded: number of distinct parts; below the axis size, consecutive ranks hold copies whose
+          ///< gradients are partial (K, V when tp exceeds the groups). Divides or equals the axis size.
+
+  static AxisPlacement replicate(Partial grad = Partial::equal) { return {false, grad, 0, 0}; }
+  static AxisPlacement shard(int dim, int parts) { return {true, Partial::equal, dim, parts}; }
+};
+
+/// Which mesh a parameter lies on.
+enum class MeshKind {
+  dense,   ///< tp; gradient summed and optimizer sharded over dp x cp
+  expert,  ///< etp, ep; gradient summed and optimizer sharded over edp
+};
+
+struct Placement {
+  MeshKind mesh = MeshKind::dense;
+  AxisPlacement tp;   ///< dense
+  AxisPlacement ep;   ///< expert
+  AxisPlacement etp;  ///< expert
+  int stage = 0;      ///< pipeline stage that holds it
+
+  /// The part of a `global` parameter that `rank` holds. Throws CheckFailure when a sharded dim does not
+  /// divide.
+  Box local_box(const Shape& global, const Mesh& mesh, int rank) const;
+  /// True for exactly one rank among those that hold the same part at one data-parallel coordinate: the one
+  /// whose copy the global norm counts and the checkpoint writes.
+  bool is_owner(const Mesh& mesh, int rank) const;
+  /// The axes over which gradients must be summed before the data-parallel reduction (partial replicas; copies
+  /// of a shard with parts below the axis size, where only the ranks that hold the same part are summed).
+  std::vector<Axis> partial_axes(const Mesh& mesh) const;
+};
+
+}  // namespace hysparse
