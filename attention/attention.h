@@ -39,6 +39,10 @@ struct SelectionConfig {
   std::int64_t top_blocks = 16;  ///< K; more than there are blocks: all visible ones
 };
 
+/// Uninitialised lists for `query_rows` rows that see up to `keys` keys; K = min(top_blocks, ceil(keys / B)).
+BlockLists empty_block_lists(const SelectionConfig& selection, std::int64_t query_rows, std::int64_t num_kv_heads,
+                             std::int64_t keys, Device device);
+
 struct FullAttentionResult {
   Var out;                           ///< [S*T, H*E]
   std::optional<BlockLists> blocks;  ///< when a selection was asked for
@@ -56,7 +60,7 @@ FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const
 Var block_sparse_attention(Tape& tape, const Var& q, const Var& k, const Var& v, const BlockLists& blocks,
                            const Parameter* sinks, const AttentionShape& shape);
 
-/// Attention over the last `window` tokens, t included: s in (t - window, t]; sink as above.
+/// Attention over the last `window` >= 1 tokens, t included: s in (t - window, t]; sink as above.
 Var window_attention(Tape& tape, const Var& q, const Var& k, const Var& v, std::int64_t window,
                      const Parameter* sinks, const AttentionShape& shape);
 

@@ -47,6 +47,8 @@ struct ModelConfig {
   bool has_own_kv(std::int64_t layer) const;
   /// Does a layer have the window branch (sliding layers always, sparse ones with sparse_window_branch)?
   bool has_window_branch(std::int64_t layer) const;
+  /// Is a full layer followed by a sparse layer before the next full one (then it must emit its oracle)?
+  bool feeds_followers(std::int64_t layer) const;
 };
 
 /// "full_attention", ...; and back, nullopt when the name is none of them.

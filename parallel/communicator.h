@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -55,6 +54,7 @@ class Communicator {
                           std::span<const std::int64_t> receive_rows) = 0;
   /// tensor <- rank root's.
   virtual void broadcast(const Tensor& tensor, int root) = 0;
+  /// To and from another rank of the group; tag in [0, 32766], messages of one tag arrive in order.
   virtual std::unique_ptr<Pending> send(const Tensor& tensor, int to, int tag) = 0;
   virtual std::unique_ptr<Pending> receive(const Tensor& tensor, int from, int tag) = 0;
   virtual void barrier() = 0;
@@ -64,11 +64,16 @@ class Communicator {
   const std::map<std::string, Traffic>& traffic() const { return traffic_; }
 
  protected:
-  void count(const char* operation, std::int64_t bytes) {
+  void count(const std::string& operation, std::int64_t bytes) {
     Traffic& t = traffic_[operation];
     ++t.calls;
     t.bytes += bytes;
   }
+  /// The contracts on sizes and dtypes above, as CHECKs that every implementation makes.
+  void check_reduce_scatter(const Tensor& in, const Tensor& out) const;
+  void check_all_gather(const Tensor& in, const Tensor& out) const;
+  void check_all_to_all(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
+                        std::span<const std::int64_t> receive_rows) const;
 
  private:
   std::map<std::string, Traffic> traffic_;

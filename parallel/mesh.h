@@ -12,7 +12,9 @@
 
 namespace hysparse {
 
-enum class Axis { pp, dp, cp, tp, edp, ep, etp, world };
+/// dp_cp is dp and cp taken together (coordinate dp_i * cp + cp_i): the ranks that hold the same dense
+/// parameters, over which their gradients are summed and their optimizer state is sharded.
+enum class Axis { pp, dp, cp, tp, dp_cp, edp, ep, etp, world };
 std::string_view axis_name(Axis axis);
 
 struct MeshConfig {
@@ -38,6 +40,13 @@ class Mesh {
   std::string str() const;
 
  private:
+  /// An axis as digits of the rank: coordinate = rank / stride % size.
+  struct Digit {
+    int size;
+    int stride;
+  };
+  Digit digit(Axis axis) const;
+
   int world_, pp_, dp_, cp_, tp_, edp_, ep_, etp_;
 };
 

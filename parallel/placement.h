@@ -3,7 +3,8 @@
 /// it.
 #pragma once
 
-#include <string>
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/shape.h"
@@ -51,22 +52,36 @@ enum class MeshKind {
   expert,  ///< etp, ep; gradient summed and optimizer sharded over edp
 };
 
+/// The axis over which gradients are summed and optimizer state is sharded: dp_cp or edp.
+Axis data_axis(MeshKind kind);
+
 struct Placement {
   MeshKind mesh = MeshKind::dense;
   AxisPlacement tp;   ///< dense
   AxisPlacement ep;   ///< expert
-  AxisPlacement etp;  ///< expert
+  AxisPlacement etp;  ///< expert; splits what ep leaves
   int stage = 0;      ///< pipeline stage that holds it
 
-  /// The part of a `global` parameter that `rank` holds. Throws CheckFailure when a sharded dim does not
-  /// divide.
+  /// True on the ranks of its stage: the others hold no part of it.
+  bool is_held(const Mesh& mesh, int rank) const;
+  /// The part of a `global` parameter that `rank` holds. Throws CheckFailure when it holds none, when a sharded
+  /// dim does not divide, or when the parts do not divide the axis.
   Box local_box(const Shape& global, const Mesh& mesh, int rank) const;
-  /// True for exactly one rank among those that hold the same part at one data-parallel coordinate: the one
-  /// whose copy the global norm counts and the checkpoint writes.
+  /// True for exactly one rank among those that hold the same part at one data-parallel coordinate (on
+  /// data_axis): the one whose copy the global norm counts and the checkpoint writes. False on ranks that hold
+  /// nothing.
   bool is_owner(const Mesh& mesh, int rank) const;
   /// The axes over which gradients must be summed before the data-parallel reduction (partial replicas; copies
-  /// of a shard with parts below the axis size, where only the ranks that hold the same part are summed).
+  /// of a shard with parts below the axis size, where only the ranks that hold the same part are summed). Axes
+  /// of size 1 are left out.
   std::vector<Axis> partial_axes(const Mesh& mesh) const;
+
+  /// The axes of its mesh besides data and pipeline, each with how it lies on it: {tp} or {ep, etp}.
+  std::vector<std::pair<Axis, AxisPlacement>> model_axes() const;
 };
+
+/// Which of `placement.parts` distinct parts a coordinate of an axis holds (consecutive coordinates hold
+/// copies); 0 when replicated. Throws CheckFailure when the parts do not divide the axis.
+int part_of(const AxisPlacement& placement, int axis_size, int coordinate);
 
 }  // namespace hysparse

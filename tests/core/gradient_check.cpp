@@ -27,11 +27,14 @@ std::vector<Tensor> output_weights(const std::vector<Var>& outputs) {
   return weights;
 }
 
-/// sum(weights . output) as an op, so that one backward reaches every output.
+/// sum(weights . output) as an op, so that one backward reaches every output. weights f64.
 Var weighted_sum(Tape& tape, const Var& output, const Tensor& weights) {
-  Var out = tape.output(Tensor::from<double>({objective({output}, {weights})}, {1}), {output});
-  tape.record("weighted_sum", {out}, [stream = tape.stream(), grad = output.grad, weights] {
-    if (grad) grad->accumulate(stream, weights.clone());
+  const DType dtype = output.value.dtype();
+  const Var wide{output.value.to(DType::f64), nullptr};
+  const Tensor sum = Tensor::from<double>({objective({wide}, {weights})}, {1}).to(dtype);
+  const Var out = tape.output(sum, {output});
+  tape.record("weighted_sum", {out}, [stream = tape.stream(), grad = output.grad, dtype, weights] {
+    if (grad) grad->accumulate(stream, dtype == weights.dtype() ? weights.clone() : weights.to(dtype));
   });
   return out;
 }
@@ -63,6 +66,15 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-30);
 }
 
+std::vector<Tape::Root> random_objective(Tape& tape, const std::vector<Var>& outputs) {
+  const std::vector<Tensor> weights = output_weights(outputs);
+  std::vector<Tape::Root> roots;
+  for (std::size_t o = 0; o < outputs.size(); ++o) {
+    roots.push_back({weighted_sum(tape, outputs[o], weights[o])});
+  }
+  return roots;
+}
+
 void check_gradients(const CheckedOp& op, const std::vector<Tensor>& inputs, std::vector<Parameter*> parameters,
                      const GradientCheck& options) {
   TestStream stream;
@@ -74,10 +86,7 @@ void check_gradients(const CheckedOp& op, const std::vector<Tensor>& inputs, std
     for (Parameter* p : parameters) p->grad.zero_();
     const std::vector<Var> outputs = op(tape, vars);
     weights = output_weights(outputs);
-    std::vector<Tape::Root> roots;
-    for (std::size_t o = 0; o < outputs.size(); ++o)
-      roots.push_back({weighted_sum(tape, outputs[o], weights[o])});
-    tape.backward(roots);
+    tape.backward(random_objective(tape, outputs));
   }
   const auto evaluate = [&] {
     Tape tape(stream, {.recording = false});

@@ -1,0 +1,71 @@
+/// Files as checkpoints and exports need them: every byte checked, made durable before it is announced, and
+/// replaced by rename, so that a reader sees the old file or the new one and never a half.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace hysparse {
+
+/// An open file. Move-only; the destructor closes and says nothing, so writers call sync() and close().
+class File {
+ public:
+  /// Throws Error when the path is missing, unreadable or not a regular file.
+  static File open(const std::string& path);
+  /// A new file (an old one is emptied). Throws Failure.
+  static File create(const std::string& path);
+  /// An existing file, to write into. Throws Failure.
+  static File open_to_write(const std::string& path);
+
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// Bytes in the file now.
+  std::int64_t size() const;
+  /// Fills `to` with the bytes from `offset` on. Throws Error when the file ends before that, Failure when the
+  /// device fails.
+  void read(std::int64_t offset, void* to, std::int64_t bytes) const;
+  /// Throws Failure (disk full, limit on file size, ...).
+  void write(std::int64_t offset, const void* from, std::int64_t bytes);
+  /// Waits until the data is on the device. Throws Failure.
+  void sync();
+  void close();
+
+ private:
+  File(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+/// Makes the names in a directory (after create, rename, remove) durable. Throws Failure.
+void sync_directory(const std::string& directory);
+
+/// Renames within a file system, then syncs the directory of `to`. Throws Failure.
+void rename_durably(const std::string& from, const std::string& to);
+
+/// Puts `text` at `path` through path.tmp, fsync and rename. Throws Failure; `path` is then what it was.
+void write_file_atomically(const std::string& path, std::string_view text);
+
+/// The whole file; Error when it is missing or longer than `limit` bytes.
+std::string read_text_file(const std::string& path, std::int64_t limit);
+
+/// XXH3 (64 bits) as 16 hexadecimal digits.
+std::string xxh3_hex(std::string_view bytes);
+
+struct FileDigest {
+  std::int64_t bytes;
+  std::string xxh3;
+};
+/// Size and XXH3 of a file's bytes, read through once.
+FileDigest digest_file(const std::string& path);
+
+/// A name or value from a file, fit for a one-line message: control characters escaped, cut at `limit`
+/// characters.
+std::string printable(std::string_view text, std::size_t limit = 120);
+
+}  // namespace hysparse

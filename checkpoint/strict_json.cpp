@@ -1,0 +1,88 @@
+#include "checkpoint/strict_json.h"
+
+#include <vector>
+
+#include "checkpoint/file.h"
+#include "core/error.h"
+
+namespace hysparse {
+namespace {
+
+using nlohmann::json;
+
+/// Builds the value; stops at the first fault, which `fault` then holds.
+class Builder : public nlohmann::json_sax<json> {
+ public:
+  json root;
+  std::string fault;
+
+  bool null() override { return put(nullptr); }
+  bool boolean(bool value) override { return put(value); }
+  bool number_integer(number_integer_t value) override { return put(value); }
+  bool number_unsigned(number_unsigned_t value) override { return put(value); }
+  bool number_float(number_float_t value, const string_t&) override { return put(value); }
+  bool string(string_t& value) override { return put(std::move(value)); }
+  bool binary(binary_t&) override { return fail("binary value"); }
+  bool start_object(std::size_t) override { return open(json::object()); }
+  bool start_array(std::size_t) override { return open(json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (stack_.back()->contains(name)) return fail("key '" + printable(name) + "' appears twice");
+    key_ = std::move(name);
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
+    return fail("not valid JSON: " + json_reason(error));
+  }
+
+ private:
+  static constexpr std::size_t max_depth = 16;
+
+  bool fail(std::string reason) {
+    fault = std::move(reason);
+    return false;
+  }
+  json* place(json value) {
+    if (stack_.empty()) {
+      root = std::move(value);
+      return &root;
+    }
+    json& parent = *stack_.back();
+    if (parent.is_array()) return &parent.emplace_back(std::move(value));
+    return &(parent[key_] = std::move(value));
+  }
+  bool put(json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(json value) {
+    if (stack_.size() == max_depth) return fail(fmt::format("nested deeper than {}", max_depth));
+    stack_.push_back(place(std::move(value)));
+    return true;
+  }
+  bool close() {
+    stack_.pop_back();
+    return true;
+  }
+
+  // A parent does not grow while a child is open, so these stay valid.
+  std::vector<json*> stack_;
+  std::string key_;
+};
+
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text, const std::string& path) {
+  Builder builder;
+  if (!json::sax_parse(text.begin(), text.end(), &builder)) throw_error("{}: {}", path, builder.fault);
+  return std::move(builder.root);
+}
+
+std::string json_reason(const std::exception& error) {
+  std::string_view reason = error.what();
+  if (const auto end = reason.find("] "); end != std::string_view::npos) reason.remove_prefix(end + 2);
+  return printable(reason, 300);
+}
+
+}  // namespace hysparse

@@ -1,0 +1,12 @@
+/// The token embedding.
+#pragma once
+
+#include "core/tape.h"
+
+namespace hysparse {
+
+/// weight [V, D] at ids (i32 [T]) -> [T, D]. Throws Error, naming id and vocabulary, for an id outside [0, V).
+/// Backward adds rows in order of token: the result does not depend on the number of threads.
+Var embedding(Tape& tape, const Tensor& ids, const Parameter& weight);
+
+}  // namespace hysparse

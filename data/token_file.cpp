@@ -1,0 +1,122 @@
+#include "data/token_file.h"
+
+#include <cstring>
+#include <limits>
+
+#include "core/error.h"
+#include "core/hdf5.h"
+
+namespace hysparse {
+namespace {
+
+template <class T>
+T load(const std::byte* array, std::int64_t index) {  // HDF5 promises no alignment
+  T value;
+  std::memcpy(&value, array + index * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+/// Copies and widens; returns the largest id.
+template <class T>
+std::uint32_t copy_ids(const std::byte* tokens, std::int64_t begin, std::span<std::int32_t> out) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::uint32_t id = load<T>(tokens, begin + static_cast<std::int64_t>(i));
+    out[i] = static_cast<std::int32_t>(id);
+    largest = id > largest ? id : largest;
+  }
+  return largest;
+}
+
+Hdf5DatasetInfo one_dim(const Hdf5File& file, const std::string& name) {
+  const Hdf5DatasetInfo info = file.info(name);
+  if (info.dims.size() != 1)
+    throw_error("{}: dataset {} has {} dims, expected 1", file.path(), name, info.dims.size());
+  return info;
+}
+
+TokenFileInfo read_info(const Hdf5File& file) {
+  TokenFileInfo info;
+  info.tokenizer = file.string_attribute("", "tokenizer");
+  info.tokenizer_hash = file.string_attribute("", "tokenizer_hash");
+  info.vocab_size = file.i64_attribute("", "vocab_size");
+  const std::int64_t eos_id = file.i64_attribute("", "eos_id");
+  info.command = file.string_attribute("", "command");
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (info.vocab_size < 1 || info.vocab_size > most) {
+    throw_error("{}: attribute vocab_size is {}, allowed 1..{}", file.path(), info.vocab_size, most);
+  }
+  if (eos_id < 0 || eos_id >= info.vocab_size) {
+    throw_error("{}: attribute eos_id is {}, allowed 0..{} (vocab_size is {})", file.path(), eos_id,
+                info.vocab_size - 1, info.vocab_size);
+  }
+  info.eos_id = static_cast<std::int32_t>(eos_id);
+  return info;
+}
+
+}  // namespace
+
+TokenFile::TokenFile(const std::string& path) : path_(path) {
+  Hdf5DatasetInfo tokens, doc_ends;
+  {
+    const Hdf5File file = Hdf5File::open(path);
+    if (!file.has_dataset("tokens") || !file.has_dataset("doc_ends")) {
+      throw_error("{}: not a token file: it has no dataset {} (hysparse prepare makes one)", path,
+                  file.has_dataset("tokens") ? "doc_ends" : "tokens");
+    }
+    tokens = one_dim(file, "tokens");
+    doc_ends = one_dim(file, "doc_ends");
+    if (tokens.type != Hdf5Type::u16 && tokens.type != Hdf5Type::u32) {
+      throw_error("{}: dataset tokens holds {}, expected u16 or u32", path, hdf5_type_name(tokens.type));
+    }
+    if (doc_ends.type != Hdf5Type::u64) {
+      throw_error("{}: dataset doc_ends holds {}, expected u64", path, hdf5_type_name(doc_ends.type));
+    }
+    info_ = read_info(file);
+  }
+  num_tokens_ = tokens.numel();
+  num_documents_ = doc_ends.numel();
+  if (num_tokens_ == 0 || num_documents_ == 0) throw_error("{}: has no tokens", path);
+  wide_ = tokens.type == Hdf5Type::u32;
+
+  file_ = MappedFile(path);
+  if (tokens.offset_bytes + tokens.bytes() > file_.bytes() ||
+      doc_ends.offset_bytes + doc_ends.bytes() > file_.bytes()) {
+    throw_error("{}: the file shrank while it was opened", path);
+  }
+  tokens_ = file_.data() + tokens.offset_bytes;
+  doc_ends_ = file_.data() + doc_ends.offset_bytes;
+
+  std::uint64_t previous = 0;
+  for (std::int64_t i = 0; i < num_documents_; ++i) {
+    const auto end = load<std::uint64_t>(doc_ends_, i);
+    if (end <= previous) throw_error("{}: doc_ends[{}] is {} after {}: not increasing", path, i, end, previous);
+    if (end > static_cast<std::uint64_t>(num_tokens_)) {
+      throw_error("{}: doc_ends[{}] is {}, past the {} tokens", path, i, end, num_tokens_);
+    }
+    previous = end;
+  }
+  if (previous != static_cast<std::uint64_t>(num_tokens_)) {
+    throw_error("{}: the last document ends at {}, but there are {} tokens", path, previous, num_tokens_);
+  }
+}
+
+std::int64_t TokenFile::document_end(std::int64_t i) const {
+  HYSPARSE_CHECK(i >= 0 && i < num_documents_, "document {} of {}", i, num_documents_);
+  return load<std::int64_t>(doc_ends_, i);
+}
+
+void TokenFile::read(std::int64_t begin, std::span<std::int32_t> out) const {
+  const auto count = static_cast<std::int64_t>(out.size());
+  HYSPARSE_CHECK(begin >= 0 && begin <= num_tokens_ && count <= num_tokens_ - begin, "[{}, +{}) of {}", begin,
+                 count, num_tokens_);
+  const std::uint32_t largest =
+      wide_ ? copy_ids<std::uint32_t>(tokens_, begin, out) : copy_ids<std::uint16_t>(tokens_, begin, out);
+  if (out.empty() || largest < static_cast<std::uint32_t>(info_.vocab_size)) return;
+  for (std::int64_t i = begin;; ++i) {
+    const std::uint32_t id = wide_ ? load<std::uint32_t>(tokens_, i) : load<std::uint16_t>(tokens_, i);
+    if (id == largest) throw_error("{}: token {} is {}, but vocab_size is {}", path_, i, id, info_.vocab_size);
+  }
+}
+
+}  // namespace hysparse

@@ -1,0 +1,86 @@
+#include "data/token_stream.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "data/token_file.h"
+
+namespace hysparse {
+
+MappedFile::MappedFile(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw_error("{}: cannot read it: {}", path, std::strerror(errno));
+  struct stat status {};
+  const bool regular = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  void* map = nullptr;
+  if (regular && status.st_size > 0) {
+    map = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+  }
+  const int error = errno;
+  ::close(fd);
+  if (!regular) throw_error("{}: not a regular file", path);
+  if (map == MAP_FAILED) throw_failure("{}: cannot map it: {}", path, std::strerror(error));
+  data_ = static_cast<const std::byte*>(map);
+  bytes_ = status.st_size;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(bytes_));
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+RawTokenFile::RawTokenFile(const std::string& path) : path_(path), file_(path) {
+  if (file_.bytes() == 0) throw_error("{}: empty file, expected int32 tokens", path);
+  if (file_.bytes() % 4 != 0) {
+    throw_error("{}: {} bytes are not whole int32 tokens (a multiple of 4 bytes)", path, file_.bytes());
+  }
+}
+
+void RawTokenFile::read(std::int64_t begin, std::span<std::int32_t> out) const {
+  const auto count = static_cast<std::int64_t>(out.size());
+  HYSPARSE_CHECK(begin >= 0 && begin <= num_tokens() && count <= num_tokens() - begin, "[{}, +{}) of {}", begin,
+                 count, num_tokens());
+  if (out.empty()) return;
+  std::memcpy(out.data(), file_.data() + begin * 4, out.size_bytes());
+  const auto bad = std::find_if(out.begin(), out.end(), [](std::int32_t id) { return id < 0; });
+  if (bad != out.end())
+    throw_error("{}: token {} is {}: ids are >= 0", path_, begin + (bad - out.begin()), *bad);
+}
+
+std::unique_ptr<TokenStream> open_token_stream(const std::string& path) {
+  if (path.ends_with(".bin")) return std::make_unique<RawTokenFile>(path);
+  return std::make_unique<TokenFile>(path);
+}
+
+std::int32_t check_ids(const TokenStream& tokens) {
+  std::vector<std::int32_t> buffer(
+      static_cast<std::size_t>(std::min<std::int64_t>(tokens.num_tokens(), 1 << 18)));
+  std::int32_t largest = 0;
+  for (std::int64_t begin = 0; begin < tokens.num_tokens(); begin += static_cast<std::int64_t>(buffer.size())) {
+    const auto count =
+        std::min<std::int64_t>(tokens.num_tokens() - begin, static_cast<std::int64_t>(buffer.size()));
+    const std::span<std::int32_t> part(buffer.data(), static_cast<std::size_t>(count));
+    tokens.read(begin, part);
+    for (const std::int32_t id : part) largest = std::max(largest, id);
+  }
+  return largest;
+}
+
+}  // namespace hysparse

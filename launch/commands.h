@@ -1,0 +1,73 @@
+/// The commands of the program: what the command line hands to each, and where each begins. Every rank calls
+/// its command with the same options. A command returns the exit status 0, or throws: Error for what the user
+/// got wrong (status 2), anything else for what failed while running (status 1).
+///
+/// Across ranks, work that can fail by the user's mistake runs inside runtime.agree(), so that the problems
+/// come once and no rank is left waiting; an Error that one rank throws elsewhere ends every rank at once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/process_group.h"
+
+namespace hysparse {
+
+/// train CONFIG.yaml [key.path=value ...]. (--print-config is answered by the command line itself.)
+struct TrainOptions {
+  std::string config;                  ///< path of the YAML file
+  std::vector<std::string> overrides;  ///< "key.path=value"
+  bool print_config = false;           ///< print the resolved config and stop
+  bool dry_run = false;                ///< check everything, build the model, train nothing, write nothing
+};
+
+/// prepare --input FILE... --tokenizer byte|tokenizer.json --output DATA.h5
+struct PrepareOptions {
+  std::vector<std::string> inputs;  ///< text (one document a file) or .jsonl (one a line)
+  std::string tokenizer = "byte";   ///< "byte" or the path of a tokenizer.json
+  std::string output;
+  std::string text_key = "text";            ///< of JSONL objects
+  int workers = 1;                          ///< threads
+  std::optional<std::string> valid_output;  ///< where the held-out documents go
+  double valid_fraction = 0.05;             ///< share of the documents held out when valid_output is given
+  std::string command;                      ///< the command line as typed, kept in the file
+};
+
+/// eval CHECKPOINT|EXPORT --data DATA.h5|tokens.bin --seq-len N
+struct EvalOptions {
+  std::string model;  ///< a run directory, a step directory or an export directory
+  std::string data;
+  std::int64_t seq_len = 0;
+  std::optional<std::int64_t> batches;  ///< windows to read at most; absent: all
+  std::string dtype = "fp32";           ///< fp64 | fp32
+  std::optional<std::string> grads;     ///< safetensors file for d(mean loss)/d(parameter)
+  bool json = false;
+};
+
+/// export CHECKPOINT --output DIR
+struct ExportOptions {
+  std::string checkpoint;  ///< a run directory (its latest step) or a step directory
+  std::string output;
+  std::string dtype = "f32";    ///< f32 | bf16
+  std::string format = "auto";  ///< auto | hysparse | qwen3_moe | mixtral | glm4_moe | qwen3
+};
+
+/// generate CHECKPOINT|EXPORT --prompt TEXT
+struct GenerateOptions {
+  std::string model;  ///< as in EvalOptions
+  std::string prompt;
+  std::int64_t max_tokens = 128;
+  double temperature = 0.0;  ///< 0: the likeliest token
+  std::uint64_t seed = 0;
+  bool report_kv = false;  ///< print the cache's bytes by layer kind
+};
+
+int run_train(Runtime& runtime, const TrainOptions& options);
+int run_prepare(Runtime& runtime, const PrepareOptions& options);
+int run_eval(Runtime& runtime, const EvalOptions& options);
+int run_export(Runtime& runtime, const ExportOptions& options);
+int run_generate(Runtime& runtime, const GenerateOptions& options);
+
+}  // namespace hysparse

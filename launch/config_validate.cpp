@@ -1,0 +1,224 @@
+#include <algorithm>
+#include <cctype>
+#include <numeric>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "launch/config.h"
+#include "launch/schema.h"
+
+namespace hysparse {
+namespace {
+
+/// Names of config.json, in which the model's own rules speak, and the keys they are here.
+const std::vector<std::pair<std::string, std::string>>& model_names() {
+  static const std::vector<std::pair<std::string, std::string>> names = {
+      {"num_hidden_layers", "model.num_layers"},
+      {"num_attention_heads", "model.num_heads"},
+      {"num_key_value_heads", "model.num_kv_heads"},
+      {"rope_theta", "model.rope.theta"},
+      {"partial_rotary_factor", "model.rope.partial"},
+      {"tie_word_embeddings", "model.tie_embeddings"},
+      {"moe_intermediate_size", "model.moe.intermediate_size"},
+      {"num_experts", "model.moe.num_experts"},
+      {"num_experts_per_tok", "model.moe.top_k"},
+      {"n_shared_experts", "model.moe.shared_experts"},
+      {"first_k_dense_replace", "model.moe.first_k_dense"},
+      {"norm_topk_prob", "model.moe.normalize_top_k"},
+      {"scoring_func", "model.moe.scoring"},
+      {"routed_scaling_factor", "model.moe.routed_scaling"},
+      {"capacity_factor", "model.moe.capacity_factor"},
+  };
+  return names;
+}
+
+bool is_name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+
+/// A problem of model_problems() with its names translated; the keys it involves are appended to `keys`, the first
+/// being the one at fault.
+std::string translate(const std::string& problem, std::vector<std::string>& keys) {
+  std::string result;
+  for (std::size_t i = 0; i < problem.size();) {
+    std::size_t end = i;
+    while (end < problem.size() && is_name_char(problem[end])) ++end;
+    if (end == i) {
+      result += problem[i++];
+      continue;
+    }
+    const std::string word = problem.substr(i, end - i);
+    const auto& names = model_names();
+    const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.first == word; });
+    const std::string path = found != names.end() ? found->second : "model." + word;
+    if (find_key(path) != nullptr) {
+      keys.push_back(path);
+      result += path;
+    } else {
+      result += word;
+    }
+    i = end;
+  }
+  return result;
+}
+
+/// Collects problems; knows where keys were given and which values to leave alone.
+class Checker {
+ public:
+  Checker(const RunConfig& config, const std::set<std::string>& broken) : config_(config), broken_(broken) {}
+
+  std::vector<std::string> problems;
+
+  bool usable(const std::vector<std::string>& keys) const {
+    return std::none_of(keys.begin(), keys.end(), [&](const std::string& key) {
+      for (std::size_t end = key.size(); end != std::string::npos && end > 0; end = key.rfind('.', end - 1)) {
+        if (broken_.contains(key.substr(0, end))) return true;
+      }
+      return false;
+    });
+  }
+
+  /// "where: " of a key that was given, else nothing.
+  std::string where(const std::string& key) const {
+    const auto found = config_.origins.find(key);
+    return found == config_.origins.end() ? "" : found->second + ": ";
+  }
+
+  /// The problem of keys[0], unless `good` or one of the keys is broken.
+  void require(bool good, const std::vector<std::string>& keys, const std::string& what) {
+    if (good || !usable(keys)) return;
+    RunConfig copy = config_;
+    problems.push_back(fmt::format("{}{}: {}: {}", where(keys[0]), keys[0], find_key(keys[0])->write(copy), what));
+  }
+
+  void not_there_yet(bool wanted, const std::string& key, const std::string& what) {
+    require(!wanted, {key}, what);
+  }
+
+ private:
+  const RunConfig& config_;
+  const std::set<std::string>& broken_;
+};
+
+/// "8", or "8 or 16": the multiples of `unit` around `value`.
+std::string nearest_multiples(std::int64_t value, std::int64_t unit) {
+  const std::int64_t below = value / unit * unit;
+  return below < 1 ? fmt::format("{}", unit) : fmt::format("{} or {}", below, below + unit);
+}
+
+void check_model(const RunConfig& config, Checker& checker) {
+  const ModelConfig& m = config.model;
+  checker.require(m.vocab_size % 64 == 0, {"model.vocab_size"},
+                  fmt::format("must be a multiple of 64; nearest: {}", nearest_multiples(m.vocab_size, 64)));
+  checker.require(m.sparse_topk_tokens % m.sparse_block_size == 0, {"model.sparse_topk_tokens", "model.sparse_block_size"},
+                  fmt::format("must be a multiple of model.sparse_block_size ({}); nearest: {}", m.sparse_block_size,
+                              nearest_multiples(m.sparse_topk_tokens, m.sparse_block_size)));
+  for (const std::string& problem : model_problems(m)) {
+    std::vector<std::string> keys;
+    const std::string text = translate(problem, keys);
+    if (!checker.usable(keys)) continue;
+    checker.problems.push_back(keys.empty() ? "model: " + text : checker.where(keys[0]) + text);
+  }
+}
+
+void check_not_there_yet(const RunConfig& config, Checker& checker) {
+  const RunConfig::Parallel& p = config.parallel;
+  checker.not_there_yet(p.mesh.tp > 1, "parallel.tp", "tensor parallelism is not there yet; must be 1");
+  checker.not_there_yet(p.mesh.pp > 1, "parallel.pp", "pipeline parallelism is not there yet; must be 1");
+  checker.not_there_yet(p.mesh.cp > 1, "parallel.cp", "context parallelism is not there yet; must be 1");
+  checker.not_there_yet(p.mesh.etp > 1, "parallel.etp", "tensor parallelism inside experts is not there yet; must be 1");
+  checker.not_there_yet(p.sequence_parallel, "parallel.sequence_parallel",
+                        "sequence parallelism is not there yet; must be false");
+  checker.not_there_yet(p.schedule == RunConfig::PipelineSchedule::interleaved, "parallel.schedule",
+                        "pipeline parallelism is not there yet; must be 1f1b");
+  checker.not_there_yet(p.virtual_stages > 1, "parallel.virtual_stages",
+                        "pipeline parallelism is not there yet; must be 1");
+  checker.not_there_yet(p.grad_reduce_dtype == RunConfig::ReduceDType::bf16, "parallel.grad_reduce_dtype",
+                        "reducing gradients in bf16 is not there yet; must be fp32");
+  checker.not_there_yet(p.share_gpu, "parallel.share_gpu", "this build has no GPU backend; must be false");
+  checker.not_there_yet(config.data.train.size() > 1, "data.train", "blends are not there yet; give one path");
+  checker.not_there_yet(config.data.document_mask, "data.document_mask",
+                        "masking by documents is not there yet; must be false");
+  checker.not_there_yet(config.train.device == RunConfig::DeviceChoice::cuda, "train.device",
+                        "this build has no GPU backend; must be cpu or auto");
+  checker.not_there_yet(config.train.dtype == RunConfig::DTypeChoice::bf16 && config.train.device == RunConfig::DeviceChoice::cpu,
+                        "train.dtype", "bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto");
+  checker.not_there_yet(config.train.recompute != RunConfig::Recompute::none, "train.recompute",
+                        "recomputation is not there yet; must be none");
+  checker.not_there_yet(config.optim.name == RunConfig::Optimizer::muon, "optim.name",
+                        "Muon is not there yet; must be adamw");
+}
+
+void check_experts(const RunConfig& config, Checker& checker) {
+  const int ep = config.parallel.mesh.ep;
+  if (!config.model.moe) {
+    checker.require(ep == 1, {"parallel.ep", "model.moe"}, "the model has no experts (model.moe is absent); must be 1");
+    checker.require(!config.train.balanced_routing, {"train.balanced_routing", "model.moe"},
+                    "the model has no experts (model.moe is absent); must be false");
+    return;
+  }
+  const std::int64_t experts = config.model.moe->num_experts;
+  std::vector<std::int64_t> divisors;
+  for (std::int64_t d = 1; d <= experts; ++d) {
+    if (experts % d == 0) divisors.push_back(d);
+  }
+  checker.require(experts % ep == 0, {"parallel.ep", "model.moe.num_experts"},
+                  fmt::format("must divide model.moe.num_experts ({}): one of {}", experts, fmt::join(divisors, ", ")));
+}
+
+/// The mesh and the batch: rules about the number of ranks. Sizes that are refused above are not judged again.
+void check_layout(const RunConfig& config, std::optional<int> world, Checker& checker) {
+  const MeshConfig& mesh = config.parallel.mesh;
+  const std::vector<std::string> mesh_keys = {"parallel.tp", "parallel.pp", "parallel.cp", "parallel.ep", "parallel.etp"};
+  const bool sizes_usable = checker.usable(mesh_keys) && mesh.tp == 1 && mesh.pp == 1 && mesh.cp == 1 && mesh.etp == 1;
+  if (world && sizes_usable) {
+    try {
+      Mesh(mesh, *world);
+    } catch (const Error& e) {
+      for (const std::string& problem : e.problems()) checker.problems.push_back(checker.where("parallel.ep") + problem);
+    }
+  }
+  const std::vector<std::string> batch_keys = {"train.global_batch_size", "train.micro_batch_size"};
+  const std::int64_t micro = config.train.micro_batch_size, global = config.train.global_batch_size;
+  if (!world) {
+    checker.require(global % micro == 0, batch_keys,
+                    fmt::format("must be a multiple of train.micro_batch_size ({}) * dp; nearest: {}", micro,
+                                nearest_multiples(global, micro)));
+  } else if (sizes_usable) {
+    const std::int64_t dp = config.data_parallel(*world);
+    checker.require(global % (micro * dp) == 0, batch_keys,
+                    fmt::format("must be a multiple of train.micro_batch_size {} * dp {} = {}; nearest: {}", micro, dp,
+                                micro * dp, nearest_multiples(global, micro * dp)));
+  }
+}
+
+}  // namespace
+
+DType RunConfig::dtype() const {
+  switch (train.dtype) {
+    case DTypeChoice::fp64: return DType::f64;
+    case DTypeChoice::bf16: return DType::bf16;
+    case DTypeChoice::fp32:
+    case DTypeChoice::automatic: break;
+  }
+  return DType::f32;
+}
+
+std::int64_t RunConfig::data_parallel(int world) const {
+  return world / (parallel.mesh.tp * parallel.mesh.cp * parallel.mesh.pp);
+}
+
+std::int64_t RunConfig::micro_batches(int world) const {
+  return train.global_batch_size / (train.micro_batch_size * data_parallel(world));
+}
+
+std::vector<std::string> validate(const RunConfig& config, std::optional<int> world,
+                                  const std::set<std::string>& broken) {
+  Checker checker(config, broken);
+  check_model(config, checker);
+  check_not_there_yet(config, checker);
+  check_experts(config, checker);
+  check_layout(config, world, checker);
+  return checker.problems;
+}
+
+}  // namespace hysparse

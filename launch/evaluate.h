@@ -1,0 +1,23 @@
+/// Loss of a model over the windows of a token stream, and on request its gradients.
+#pragma once
+
+#include <cstdint>
+
+#include "data/sampler.h"
+#include "model/model.h"
+
+namespace hysparse {
+
+struct Evaluation {
+  double loss = 0;  ///< nats per token: the mean over windows and tokens
+  std::int64_t tokens = 0;
+  std::int64_t sequences = 0;
+};
+
+/// The first `windows` windows of `source`, one after another, on one rank. With `gradients`, d(mean loss)/d(parameter)
+/// adds to the gradient buffers of the model's parameters. `ep`: a group of one. Throws Error for an id outside the
+/// model's vocabulary.
+Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
+                    Communicator& ep, bool gradients);
+
+}  // namespace hysparse

@@ -1,0 +1,37 @@
+/// Where weights come from: an export directory, a step directory of a checkpoint, or a run directory (its
+/// latest step).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "model/parameter_set.h"
+
+namespace hysparse {
+
+class ModelSource {
+ public:
+  /// Throws Error, naming the path, when it is none of the three, or when what it holds is not sound.
+  static std::unique_ptr<ModelSource> open(const std::string& path);
+  virtual ~ModelSource() = default;
+
+  const ModelConfig& config() const { return config_; }
+  /// "export DIR" or "checkpoint DIR, step N".
+  const std::string& description() const { return description_; }
+  /// Tokens the model was trained to see at once; 0 when not known.
+  std::int64_t max_position_embeddings() const { return max_position_embeddings_; }
+  /// "byte": the tokenizer the model was trained with.
+  const std::string& tokenizer() const { return tokenizer_; }
+
+  /// Fills every declared parameter's local box, converted to the set's dtype. Throws Error, naming file and
+  /// parameter, for a missing one or another shape.
+  virtual void load(ParameterSet& parameters) const = 0;
+
+ protected:
+  ModelConfig config_;
+  std::string description_;
+  std::int64_t max_position_embeddings_ = 0;
+  std::string tokenizer_ = "byte";
+};
+
+}  // namespace hysparse

@@ -1,0 +1,10 @@
+/// SIGTERM and SIGINT as a request to stop: the trainer finishes its step, saves and exits 0.
+#pragma once
+
+namespace hysparse {
+
+/// Installs the handlers; once per process.
+void watch_stop_signals();
+bool stop_requested();
+
+}  // namespace hysparse

@@ -1,0 +1,59 @@
+/// The attention of one layer: projections, q/k norm and RoPE, one of the three kinds, gates, output projection. The three
+/// parts are apart so that training (attention over whole sequences) and generation (one token against a cache) share
+/// projections and gates.
+#pragma once
+
+#include <optional>
+
+#include "attention/attention.h"
+#include "attention/rope.h"
+#include "model/config.h"
+#include "model/parameter_set.h"
+
+namespace hysparse {
+
+class AttentionLayer {
+ public:
+  AttentionLayer(const ModelConfig& config, std::int64_t layer, const ParameterSet& parameters);
+
+  LayerType type() const { return type_; }
+  bool has_own_kv() const { return k_proj_ != nullptr; }
+  bool has_window_branch() const { return window_branch_; }
+
+  struct Projections {
+    Var q;     ///< [S*T, H*E], normed and rotated
+    Var k, v;  ///< [S*T, G*E]; values undefined for a layer that reads only shared ones
+  };
+  /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`.
+  Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start) const;
+
+  /// The layer over whole sequences: x [S*T, D] -> [S*T, D]. A full layer sets `oracle` when `want_oracle`; a sparse layer
+  /// reads it.
+  Var forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len, bool want_oracle,
+              std::optional<Oracle>& oracle) const;
+
+  /// Gates the branch outputs ([S*T, H*E] each; full layer: `first` alone) and projects them: -> [S*T, D].
+  /// `first`: full or block-sparse output, undefined on sliding layers. `window`: undefined where there is no such branch.
+  Var finish(Tape& tape, const Var& x, const Var& first, const Var& window) const;
+
+  /// The keys and values that each branch of a sparse layer reads.
+  struct Sources {
+    Var sparse_k, sparse_v, window_k, window_v;
+  };
+  Sources sources(const Projections& own, const Oracle& oracle) const;
+
+  const Parameter* sparse_sinks() const { return sparse_sinks_; }
+  const Parameter* window_sinks() const { return window_sinks_; }
+
+ private:
+  const ModelConfig& config_;
+  LayerType type_;
+  bool window_branch_;
+  const Parameter *q_proj_, *k_proj_, *v_proj_, *o_proj_;
+  const Parameter *q_norm_, *k_norm_;
+  const Parameter *first_gate_;  ///< full: gate_proj, sparse: sparse_gate_proj
+  const Parameter *window_gate_;
+  const Parameter *sparse_sinks_, *window_sinks_;
+};
+
+}  // namespace hysparse

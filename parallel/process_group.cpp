@@ -1,0 +1,203 @@
+#include "parallel/process_group.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <numeric>
+
+#include <mpi.h>
+
+#include "parallel/mpi_communicator.h"
+#include "parallel/mpi_exchange.h"
+
+namespace hysparse {
+namespace {
+
+using detail::check_mpi;
+
+/// How a rank's body ended; the values travel.
+enum class Outcome : std::int32_t { done = 0, error = 1, failure = 2 };
+
+struct Result {
+  Outcome outcome = Outcome::done;
+  std::vector<std::string> problems;
+};
+
+Result result_of(const std::function<void()>& body) {
+  try {
+    body();
+    return {};
+  } catch (const Error& e) {
+    if (mpi_abandoned()) throw;
+    return {Outcome::error, e.problems()};
+  } catch (const std::exception& e) {
+    if (mpi_abandoned()) throw;  // nothing can be agreed on any more
+    return {Outcome::failure, {e.what()}};
+  }
+}
+
+[[noreturn]] void throw_agreed(const Result& result) {
+  if (result.outcome == Outcome::error) throw AgreedError(result.problems);
+  throw AgreedFailure(fmt::format("{}", fmt::join(result.problems, "\n")));
+}
+
+/// Problems as bytes, each ended by a zero.
+std::vector<std::uint8_t> pack(const std::vector<std::string>& problems) {
+  std::vector<std::uint8_t> bytes;
+  for (const std::string& p : problems) {
+    bytes.insert(bytes.end(), p.begin(), p.end());
+    bytes.push_back(0);
+  }
+  return bytes;
+}
+
+std::vector<std::string> unpack(const std::vector<std::uint8_t>& bytes) {
+  std::vector<std::string> problems(1);
+  for (const std::uint8_t b : bytes) {
+    if (b == 0)
+      problems.emplace_back();
+    else
+      problems.back().push_back(static_cast<char>(b));
+  }
+  problems.pop_back();
+  return problems;
+}
+
+void print_problems(const std::string& text) {
+  std::fflush(stdout);
+  fmt::print(stderr, "{}\n", text);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+Runtime::Runtime(int* argc, char*** argv) : exceptions_at_start_(std::uncaught_exceptions()) {
+  // What Open MPI, PMIx (srun) and PMI (MPICH, Intel) set for the ranks that they start.
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
+    started_ = started_ || std::getenv(variable) != nullptr;
+  }
+  if (!started_) return;
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_FUNNELED) throw_failure("this MPI cannot run beside threads (MPI_THREAD_FUNNELED)");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world_), "MPI_Comm_size");
+  set_rank_in_messages(rank_);
+  MPI_Comm host = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
+            "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(host, &local_ranks_), "MPI_Comm_size");
+  check_mpi(MPI_Comm_free(&host), "MPI_Comm_free");
+  if (world_ > 1) {
+    std::vector<int> all(static_cast<std::size_t>(world_));
+    std::iota(all.begin(), all.end(), 0);
+    agreement_ = mpi_communicator("agreement", all);
+  }
+}
+
+Runtime::~Runtime() {
+  agreement_.reset();
+  if (started_ && !mpi_abandoned() && std::uncaught_exceptions() == exceptions_at_start_) MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> Runtime::communicator(std::string name, const std::vector<int>& ranks) {
+  if (ranks.size() == 1) {
+    HYSPARSE_CHECK(ranks[0] == rank_, "group {} of rank {}", name, ranks[0]);
+    return local_communicator(std::move(name));
+  }
+  return mpi_communicator(std::move(name), ranks);
+}
+
+void Runtime::agree(const std::function<void()>& body) {
+  Result result = result_of(body);
+  if (world_ > 1) {
+    const Tensor own = Tensor::from<std::int32_t>({static_cast<std::int32_t>(result.outcome)}, {1});
+    const Tensor outcomes = Tensor::empty({world_}, DType::i32);
+    agreement_->all_gather(own, outcomes);
+    int lowest = 0;
+    while (lowest < world_ && outcomes.data<std::int32_t>()[lowest] == 0) ++lowest;
+    if (lowest == world_) return;
+    result.outcome = static_cast<Outcome>(outcomes.data<std::int32_t>()[lowest]);
+    if (result.outcome == Outcome::failure && lowest == rank_) {
+      result.problems.front().insert(0, fmt::format("rank {}: ", rank_));
+    }
+    std::vector<std::uint8_t> bytes = pack(result.problems);
+    const Tensor length = Tensor::from<std::int64_t>({static_cast<std::int64_t>(bytes.size())}, {1});
+    agreement_->broadcast(length, lowest);
+    bytes.resize(static_cast<std::size_t>(length.data<std::int64_t>()[0]));
+    const Tensor text = Tensor::from<std::uint8_t>(bytes, {static_cast<std::int64_t>(bytes.size())});
+    agreement_->broadcast(text, lowest);
+    result.problems = unpack(text.to_vector<std::uint8_t>());
+  }
+  if (result.outcome != Outcome::done) throw_agreed(result);
+}
+
+int Runtime::run(const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const AgreedError& e) {
+    if (rank_ == 0) print_problems(e.what());
+    return 2;
+  } catch (const AgreedFailure& e) {
+    if (rank_ == 0) print_problems(e.what());
+    return 1;
+  } catch (const std::exception& e) {
+    const int status = dynamic_cast<const Error*>(&e) != nullptr ? 2 : 1;
+    if (world_ > 1) abort(status, e.what());
+    print_problems(e.what());
+    return status;
+  }
+}
+
+void Runtime::abort(int status, const std::string& message) {
+  print_problems(message);
+  if (started_) MPI_Abort(MPI_COMM_WORLD, status);
+  std::_Exit(status);
+}
+
+ProcessGroups::ProcessGroups(Runtime& runtime, const Mesh& mesh_of_run)
+    : mesh(mesh_of_run), rank(runtime.rank()) {
+  HYSPARSE_CHECK(mesh.world() == runtime.world(), "mesh of {}, {} ranks", mesh.world(), runtime.world());
+  const auto create = [&](Axis a) {
+    return runtime.communicator(std::string(axis_name(a)), mesh.group(a, rank));
+  };
+  world = create(Axis::world);
+  pp = create(Axis::pp);
+  dp = create(Axis::dp);
+  cp = create(Axis::cp);
+  tp = create(Axis::tp);
+  dp_cp = create(Axis::dp_cp);
+  edp = create(Axis::edp);
+  ep = create(Axis::ep);
+  etp = create(Axis::etp);
+}
+
+Communicator& ProcessGroups::axis(Axis axis) const {
+  switch (axis) {
+    case Axis::pp:
+      return *pp;
+    case Axis::dp:
+      return *dp;
+    case Axis::cp:
+      return *cp;
+    case Axis::tp:
+      return *tp;
+    case Axis::dp_cp:
+      return *dp_cp;
+    case Axis::edp:
+      return *edp;
+    case Axis::ep:
+      return *ep;
+    case Axis::etp:
+      return *etp;
+    case Axis::world:
+      return *world;
+  }
+  HYSPARSE_CHECK(false, "axis {}", static_cast<int>(axis));
+  return *world;
+}
+
+}  // namespace hysparse
