@@ -40,8 +40,8 @@ struct SelectionConfig {
 };
 
 /// Uninitialised lists for `query_rows` rows that see up to `keys` keys; K = min(top_blocks, ceil(keys / B)).
-BlockLists empty_block_lists(const SelectionConfig& selection, std::int64_t query_rows, std::int64_t num_kv_heads,
-                             std::int64_t keys, Device device);
+BlockLists empty_block_lists(const SelectionConfig& selection, std::int64_t query_rows,
+                             std::int64_t num_kv_heads, std::int64_t keys, Device device);
 
 struct FullAttentionResult {
   Var out;                           ///< [S*T, H*E]

@@ -21,8 +21,9 @@
 
 namespace hysparse {
 
-/// A part of a named global tensor: a parameter under its name, state under a prefix ("optim/exp_avg/<parameter>"; a slash
-/// makes a group in the file). Pieces of all ranks together must cover each tensor; where they overlap they must agree.
+/// A part of a named global tensor: a parameter under its name, state under a prefix
+/// ("optim/exp_avg/<parameter>"; a slash makes a group in the file). Pieces of all ranks together must cover
+/// each tensor; where they overlap they must agree.
 struct Piece {
   std::string name;
   Shape global_shape;
@@ -34,9 +35,9 @@ struct Piece {
 struct CheckpointInfo {
   std::int64_t step = 0;
   std::int64_t tokens_seen = 0;
-  std::uint64_t seed = 0;                         ///< of all random numbers: they are functions of it and the step
-  std::string layout;                             ///< Mesh::str()
-  std::map<std::string, std::int64_t> mesh;       ///< axis -> size
+  std::uint64_t seed = 0;                    ///< of all random numbers: they are functions of it and the step
+  std::string layout;                        ///< Mesh::str()
+  std::map<std::string, std::int64_t> mesh;  ///< axis -> size
   std::map<std::string, std::string> data_state;  ///< the loader's position
   std::string config;                             ///< resolved, as text
   std::map<std::string, std::string> versions;    ///< program, libraries
@@ -49,10 +50,10 @@ std::string step_name(std::int64_t step);
 /// The step of such a name; none for any other name ("step-000100.tmp", "step-1").
 std::optional<std::int64_t> step_of_name(std::string_view name);
 
-/// The directory of the checkpoint to resume from: the step that `latest` names if that is complete (manifest sound, every
-/// shard there with its size; checksums are verified on reading), else the newest complete one, with a warning appended to
-/// `warnings` for each reason. None when the run has no checkpoint. Throws Error when it has but none is complete: a run
-/// must not silently begin anew.
+/// The directory of the checkpoint to resume from: the step that `latest` names if that is complete (manifest
+/// sound, every shard there with its size; checksums are verified on reading), else the newest complete one,
+/// with a warning appended to `warnings` for each reason. None when the run has no checkpoint. Throws Error
+/// when it has but none is complete: a run must not silently begin anew.
 std::optional<std::string> find_latest(const std::string& run_directory, std::vector<std::string>* warnings);
 
 /// Whether `path` is a step directory (holds a manifest).
@@ -61,8 +62,8 @@ bool is_step_directory(const std::string& path);
 /// A step directory itself, or the latest of a run directory. Throws Error when `path` is neither.
 std::string resolve_checkpoint(const std::string& path, std::vector<std::string>* warnings);
 
-/// Removes what killed saves left in RUN/checkpoints, and puts back a step that was being replaced. Throws Failure. Not
-/// while a save is under way there.
+/// Removes what killed saves left in RUN/checkpoints, and puts back a step that was being replaced. Throws
+/// Failure. Not while a save is under way there.
 void remove_leftovers(const std::string& run_directory);
 
 }  // namespace hysparse

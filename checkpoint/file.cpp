@@ -114,6 +114,12 @@ void File::write(std::int64_t offset, const void* from, std::int64_t bytes) {
   }
 }
 
+void File::resize(std::int64_t bytes) {
+  if (retry([&] { return ::ftruncate(descriptor_, bytes); }) != 0) {
+    throw_failure("{}: cannot make it {} bytes long: {}", path_, bytes, std::strerror(errno));
+  }
+}
+
 void File::sync() {
   if (retry([&] { return ::fsync(descriptor_); }) != 0)
     throw_failure("{}: cannot sync: {}", path_, std::strerror(errno));

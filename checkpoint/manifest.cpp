@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "checkpoint/region.h"
 #include "checkpoint/strict_json.h"
 #include "core/error.h"
 
@@ -44,11 +45,11 @@ std::string dims_text(const Shape& shape) {
 std::string tensors_text(const StoredTensors& tensors) {
   std::string text = "{";
   for (const auto& [name, tensor] : tensors) {
-    text += fmt::format("{}\n    {}: {{\"dtype\":\"{}\",\"shape\":{},\"pieces\":[", text.size() > 1 ? "," : "", quoted(name),
-                        dtype_name(tensor.dtype), dims_text(tensor.global_shape));
+    text += fmt::format("{}\n    {}: {{\"dtype\":\"{}\",\"shape\":{},\"pieces\":[", text.size() > 1 ? "," : "",
+                        quoted(name), dtype_name(tensor.dtype), dims_text(tensor.global_shape));
     for (const StoredPiece& piece : tensor.pieces) {
-      text += fmt::format("{}[{},{},{},{}]", &piece == tensor.pieces.data() ? "" : ",", piece.shard, piece.index,
-                          dims_text(piece.box.offset), dims_text(piece.box.shape));
+      text += fmt::format("{}[{},{},{},{}]", &piece == tensor.pieces.data() ? "" : ",", piece.shard,
+                          piece.index, dims_text(piece.box.offset), dims_text(piece.box.shape));
     }
     text += "]}";
   }
@@ -109,23 +110,27 @@ bool is_inside(const Box& box, const Shape& shape) {
   return true;
 }
 
-StoredTensors tensors_of(const json& object, std::size_t shards) {
+/// Pieces may be in shards `first`, `first` + 1, ..., whose digests are given.
+StoredTensors tensors_of(const json& object, const std::vector<FileDigest>& shards, int first) {
   if (!object.is_object()) fault("tensors is not an object");
   StoredTensors tensors;
   for (const auto& [name, value] : object.items()) {
-    StoredTensor tensor{dtype_of_name(text(member(value, "dtype"), "dtype")), dims(member(value, "shape"), name), {}};
+    StoredTensor tensor{
+        dtype_of_name(text(member(value, "dtype"), "dtype")), dims(member(value, "shape"), name), {}};
     const json& pieces = member(value, "pieces");
     if (!pieces.is_array()) fault("tensor '{}': pieces is not a list", printable(name));
     for (const json& item : pieces) {
-      if (!item.is_array() || item.size() != 4) fault("tensor '{}': a piece is not of four parts", printable(name));
-      const StoredPiece piece{small_integer(item[0], "a shard"), small_integer(item[1], "a piece's index"),
+      if (!item.is_array() || item.size() != 4)
+        fault("tensor '{}': a piece is not of four parts", printable(name));
+      const StoredPiece piece{small_integer(item[0], "a shard"),
+                              small_integer(item[1], "a piece's index"),
                               {dims(item[2], name), dims(item[3], name)}};
-      if (static_cast<std::size_t>(piece.shard) >= shards) {
-        fault("tensor '{}' has a piece in shard {} of {}", printable(name), piece.shard, shards);
+      if (piece.shard < first || piece.shard - first >= static_cast<int>(shards.size())) {
+        fault("tensor '{}' has a piece in shard {}, which there is not", printable(name), piece.shard);
       }
       if (!is_inside(piece.box, tensor.global_shape)) {
-        fault("tensor '{}' {} has a piece {} at {}", printable(name), tensor.global_shape.str(), piece.box.shape.str(),
-              piece.box.offset.str());
+        fault("tensor '{}' {} has a piece {} at {}", printable(name), tensor.global_shape.str(),
+              piece.box.shape.str(), piece.box.offset.str());
       }
       tensor.pieces.push_back(piece);
     }
@@ -138,17 +143,19 @@ FileDigest digest_of(const json& object) {
   return {integer(member(object, "bytes"), "bytes"), text(member(object, "xxh3"), "xxh3")};
 }
 
-std::string check_seal(std::string_view text) {
+void check_seal(std::string_view text) {
   if (text.size() < seal_bytes) fault("no checksum at its end: truncated or damaged");
   const std::string_view seal = text.substr(text.size() - seal_bytes);
-  if (!seal.starts_with(seal_begin) || !seal.ends_with(seal_end)) fault("no checksum at its end: truncated or damaged");
+  if (!seal.starts_with(seal_begin) || !seal.ends_with(seal_end))
+    fault("no checksum at its end: truncated or damaged");
   const std::string_view body = text.substr(0, text.size() - seal_bytes);
-  if (seal.substr(seal_begin.size(), 16) != xxh3_hex(body)) fault("damaged: its checksum does not match its text");
-  return std::string(text);
+  if (seal.substr(seal_begin.size(), 16) != xxh3_hex(body))
+    fault("damaged: its checksum does not match its text");
 }
 
-Manifest manifest_of(const json& root, const std::string& path) {
-  if (!root.is_object() || !root.contains("format") || root["format"] != format_name) fault("not a {}", format_name);
+Manifest manifest_of(const json& root) {
+  if (!root.is_object() || !root.contains("format") || root["format"] != format_name)
+    fault("not a {}", format_name);
   if (const std::int64_t found = integer(member(root, "version"), "version"); found != version) {
     fault("format version {}, this program reads version {}", found, version);
   }
@@ -171,7 +178,7 @@ Manifest manifest_of(const json& root, const std::string& path) {
     if (name != expected) fault("a shard is named '{}', expected {}", printable(name), expected);
     manifest.shards.push_back(digest_of(shard));
   }
-  manifest.tensors = tensors_of(member(root, "tensors"), manifest.shards.size());
+  manifest.tensors = tensors_of(member(root, "tensors"), manifest.shards, 0);
   return manifest;
 }
 
@@ -213,7 +220,8 @@ std::string manifest_text(const Manifest& manifest) {
 
 Manifest parse_manifest(std::string_view text, const std::string& path) {
   try {
-    return manifest_of(parse_json(check_seal(text), path), path);
+    check_seal(text);
+    return manifest_of(parse_json(text, path));
   } catch (const Fault& fault) {
     throw_error("{}: {}", path, fault.reason);
   } catch (const json::exception& error) {
@@ -233,9 +241,20 @@ void check_shard_sizes(const Manifest& manifest, const std::string& step_directo
     const std::uintmax_t bytes = std::filesystem::file_size(path, error);
     if (error) throw_error("{}: {}, and the manifest lists it", path, error.message());
     if (bytes != static_cast<std::uintmax_t>(manifest.shards[i].bytes)) {
-      throw_error("{}: {} bytes, the manifest says {}: truncated or damaged", path, bytes, manifest.shards[i].bytes);
+      throw_error("{}: {} bytes, the manifest says {}: truncated or damaged", path, bytes,
+                  manifest.shards[i].bytes);
     }
   }
+}
+
+std::optional<Box> uncovered(const StoredTensor& tensor, const Box& box) {
+  Region missing(box);
+  for (const StoredPiece& piece : tensor.pieces) {
+    if (missing.empty()) return std::nullopt;
+    missing.remove(piece.box);
+  }
+  if (missing.empty()) return std::nullopt;
+  return missing.first();
 }
 
 std::string report_text(const ShardReport& report) {
@@ -243,10 +262,11 @@ std::string report_text(const ShardReport& report) {
                      tensors_text(report.tensors));
 }
 
-ShardReport parse_report(std::string_view text) {
+ShardReport parse_report(std::string_view text, int shard) {
   try {
     const json root = parse_json(text, "shard report");
-    return {digest_of(root), tensors_of(member(root, "tensors"), std::numeric_limits<std::size_t>::max())};
+    const FileDigest digest = digest_of(root);
+    return {digest, tensors_of(member(root, "tensors"), {digest}, shard)};
   } catch (const Fault& fault) {
     throw_failure("shard report: {}", fault.reason);
   }

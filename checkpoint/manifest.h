@@ -1,8 +1,9 @@
-/// manifest.json: written last, so a step with a manifest is complete. Its last line is a checksum of the text before, so
-/// that damage anywhere in it is noticed.
+/// manifest.json: written last, so a step with a manifest is complete. Its last line is a checksum of the text
+/// before, so that damage anywhere in it is noticed.
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,7 +41,8 @@ std::string shard_name(int shard);
 std::string dataset_name(const std::string& name, int index);
 
 std::string manifest_text(const Manifest& manifest);
-/// Throws Error naming `path` unless the text is sound in itself: checksum, version, shapes, boxes inside their tensors.
+/// Throws Error naming `path` unless the text is sound in itself: checksum, version, shapes, boxes inside their
+/// tensors.
 Manifest parse_manifest(std::string_view text, const std::string& path);
 /// Reads step_directory/manifest.json.
 Manifest read_manifest(const std::string& step_directory);
@@ -48,13 +50,16 @@ Manifest read_manifest(const std::string& step_directory);
 /// Throws Error unless every shard is there with the size that the manifest gives.
 void check_shard_sizes(const Manifest& manifest, const std::string& step_directory);
 
+/// Elements of `box` that no piece holds; none when the pieces cover it.
+std::optional<Box> uncovered(const StoredTensor& tensor, const Box& box);
+
 /// What a rank tells the one that writes the manifest: its shard's digest and tensors.
 struct ShardReport {
   FileDigest digest;
   StoredTensors tensors;
 };
 std::string report_text(const ShardReport& report);
-ShardReport parse_report(std::string_view text);
+ShardReport parse_report(std::string_view text, int shard);
 
 /// Adds a shard's tensors. Throws Failure when ranks disagree on a tensor's shape or dtype.
 void add_report(const ShardReport& report, Manifest* manifest);

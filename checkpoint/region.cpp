@@ -67,7 +67,8 @@ void Region::remove(const Box& box) {
   boxes_ = std::move(left);
 }
 
-void for_each_run(const Box& source, const Box& target, const Box& common, const std::function<void(const Run&)>& each) {
+void for_each_run(const Box& source, const Box& target, const Box& common,
+                  const std::function<void(const Run&)>& each) {
   const int rank = common.shape.rank();
   if (common.shape.numel() == 0) return;
   // Dims [outer, rank) form a run: all of them but the first are whole in both boxes.

@@ -35,6 +35,7 @@ struct Run {
   std::int64_t count;
 };
 /// Calls `each` for the runs of `common` (inside both), in row-major order.
-void for_each_run(const Box& source, const Box& target, const Box& common, const std::function<void(const Run&)>& each);
+void for_each_run(const Box& source, const Box& target, const Box& common,
+                  const std::function<void(const Run&)>& each);
 
 }  // namespace hysparse

@@ -152,16 +152,15 @@ Hdf5DatasetInfo Hdf5File::info(const std::string& name) const {
   if (rank > 0 && H5Sget_simple_extent_dims(space.id(), dims.data(), nullptr) < 0) {
     throw_error("{}: dataset {} is damaged: {}", path_, name, reason());
   }
-  // A hostile shape may overflow: count in 128 bits against the file's size, which any real dataset fits in. A
-  // file being written has no size yet.
+  // A hostile shape may overflow: count in 128 bits, without zeros, against the file's size, which any real
+  // dataset fits in. A file being written has no size yet.
   __extension__ using Wide = unsigned __int128;
-  const auto limit = static_cast<Wide>(size_bytes_ > 0 ? size_bytes_ : INT64_MAX);
   const bool no_elements = std::find(dims.begin(), dims.end(), 0) != dims.end();
+  const auto limit = static_cast<Wide>(size_bytes_ > 0 && !no_elements ? size_bytes_ : INT64_MAX);
   Wide bytes = static_cast<Wide>(hdf5_type_size(info.type));
   for (const hsize_t d : dims) {
-    if (no_elements ? d > INT64_MAX : (bytes *= d) > limit) {
-      throw_error("{}: dataset {} {} is larger than the file", path_, name,
-                  fmt::format("[{}]", fmt::join(dims, ", ")));
+    if ((bytes *= d > 0 ? d : 1) > limit) {
+      throw_error("{}: dataset {} [{}] is larger than the file", path_, name, fmt::join(dims, ", "));
     }
     info.dims.push_back(static_cast<std::int64_t>(d));
   }

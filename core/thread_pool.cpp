@@ -76,9 +76,12 @@ void ThreadPool::run(int parts, const std::function<void(int)>& part) {
        left = pending_.load(std::memory_order_acquire)) {
     wait_until_not(pending_, left);
   }
+  std::exception_ptr first;
   for (std::exception_ptr& e : exceptions_) {
-    if (e) std::rethrow_exception(std::exchange(e, nullptr));
+    const std::exception_ptr thrown = std::exchange(e, nullptr);
+    if (!first) first = thrown;
   }
+  if (first) std::rethrow_exception(first);
 }
 
 void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,

@@ -13,16 +13,18 @@
 
 namespace hysparse {
 
-/// Reads a YAML file with its chain of `base` files, applies the overrides ("key.path=value", the later wins) and the
-/// defaults, and checks everything. `world` is the number of ranks; nullopt leaves out the rules that need it.
-/// Throws Error with every problem found.
-RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides, std::optional<int> world);
+/// Reads a YAML file with its chain of `base` files, applies the overrides ("key.path=value", the later wins)
+/// and the defaults, and checks everything. `world` is the number of ranks; nullopt leaves out the rules that
+/// need it. Throws Error with every problem found.
+RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides,
+                      std::optional<int> world);
 
-/// The same from text, `name` standing for the file: a resolved config that a checkpoint holds. `base` is refused.
+/// The same from text, `name` standing for the file: a resolved config that a checkpoint holds. `base` is
+/// refused.
 RunConfig config_from_text(const std::string& text, const std::string& name, std::optional<int> world);
 
-/// The rules between keys, and the options that are not there yet; empty when all is well. Rules that involve a key in
-/// `broken` (its value was refused already; a section stands for its keys) are left out.
+/// The rules between keys, and the options that are not there yet; empty when all is well. Rules that involve a
+/// key in `broken` (its value was refused already; a section stands for its keys) are left out.
 std::vector<std::string> validate(const RunConfig& config, std::optional<int> world,
                                   const std::set<std::string>& broken = {});
 

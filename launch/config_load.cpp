@@ -35,7 +35,7 @@ class Reader {
   void missing_keys(const std::string& name) {
     for (const SchemaKey& key : schema()) {
       if (key.required && !config.origins.contains(key.path) && !is_broken(key.path)) {
-        problems.push_back(fmt::format("{}: {}: missing; must be {}", name, key.path, key.allowed));
+        problems.push_back(fmt::format("{}: {}: missing; it is required: {}", name, key.path, key.allowed));
         broken.insert(key.path);
       }
     }
@@ -48,17 +48,17 @@ class Reader {
       config.model.moe->has_correction_bias = config.model.moe->bias_update_rate > 0;
       config.model.moe->balanced_routing = config.train.balanced_routing;
     }
-    auto& [device, dtype] = std::tie(config.train.device, config.train.dtype);
+    RunConfig::DeviceChoice& device = config.train.device;
+    RunConfig::DTypeChoice& dtype = config.train.dtype;
     if (device == RunConfig::DeviceChoice::automatic) device = RunConfig::DeviceChoice::cpu;
     if (dtype == RunConfig::DTypeChoice::automatic) {
-      dtype = device == RunConfig::DeviceChoice::cpu ? RunConfig::DTypeChoice::fp32 : RunConfig::DTypeChoice::bf16;
+      dtype =
+          device == RunConfig::DeviceChoice::cpu ? RunConfig::DTypeChoice::fp32 : RunConfig::DTypeChoice::bf16;
     }
   }
 
  private:
-  bool is_broken(const std::string& path) const {
-    return broken.contains(path) || broken.contains(path.substr(0, path.find('.')));
-  }
+  bool is_broken(const std::string& path) const { return names_key(broken, path); }
   const std::string& origin(const std::string& path) const { return config.origins.at(path); }
 
   void subsection(const YamlEntry& entry, const std::string& path) {
@@ -86,7 +86,7 @@ class Reader {
   void derive_layers() {
     RunConfig::Layers& layers = config.layers;
     std::vector<LayerType>& types = config.model.layer_types;
-    if (broken.contains("model.layer_types") || is_broken("model.num_layers")) return;
+    if (is_broken("model.layer_types")) broken.insert("model.num_layers");
     if (layers.listed) {
       const auto size = static_cast<std::int64_t>(types.size());
       if (config.origins.contains("model.num_layers") && layers.num_layers != size) {
@@ -95,31 +95,34 @@ class Reader {
       }
       for (const char* key : {"model.hybrid_ratio", "model.attention"}) {
         if (!config.origins.contains(key)) continue;
-        problems.push_back(
-            fmt::format("{}: {}: model.layer_types lists the layers already; give one or the other", origin(key), key));
+        problems.push_back(fmt::format(
+            "{}: {}: model.layer_types lists the layers already; give one or the other", origin(key), key));
       }
       layers.num_layers = size;
       return;
     }
-    if (broken.contains("model.hybrid_ratio") || broken.contains("model.attention")) {
-      broken.insert("model.layer_types");
-    } else if (layers.attention == RunConfig::Attention::full) {
-      types.assign(static_cast<std::size_t>(layers.num_layers), LayerType::full_attention);
-    } else if (layers.num_layers < layers.followers + 2) {
+    types.assign(static_cast<std::size_t>(layers.num_layers),
+                 LayerType::full_attention);  // what other rules may judge
+    if (is_broken("model.layer_types") || is_broken("model.hybrid_ratio") || is_broken("model.attention") ||
+        is_broken("model.num_layers") || layers.attention == RunConfig::Attention::full) {
+      return;
+    }
+    if (layers.num_layers < layers.followers + 2) {
       const bool ratio_given = config.origins.contains("model.hybrid_ratio");
       const bool layers_given = config.origins.contains("model.num_layers");
       const std::string where = ratio_given    ? origin("model.hybrid_ratio") + ": "
                                 : layers_given ? origin("model.num_layers") + ": "
                                                : "";
-      problems.push_back(fmt::format(
-          "{}model.hybrid_ratio: 1:{}: needs at least {} layers (a full layer, {} followers, a closing full layer), "
-          "model.num_layers is {}",
-          where, layers.followers, layers.followers + 2, layers.followers, layers.num_layers));
-      broken.insert("model.layer_types");
+      problems.push_back(
+          fmt::format("{}model.hybrid_ratio: 1:{}: needs at least {} layers (a full layer, {} followers, a "
+                      "closing full layer), "
+                      "model.num_layers is {}",
+                      where, layers.followers, layers.followers + 2, layers.followers, layers.num_layers));
     } else {
       types = layer_types_from_ratio(layers.num_layers, layers.followers,
-                                     layers.attention == RunConfig::Attention::hysparse ? LayerType::sparse_attention
-                                                                                        : LayerType::sliding_attention);
+                                     layers.attention == RunConfig::Attention::hysparse
+                                         ? LayerType::sparse_attention
+                                         : LayerType::sliding_attention);
     }
   }
 };
@@ -145,7 +148,8 @@ RunConfig resolve(const YamlNode& tree, const std::string& name, std::vector<std
 
 }  // namespace
 
-RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides, std::optional<int> world) {
+RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides,
+                      std::optional<int> world) {
   std::vector<std::string> problems;
   YamlPointer tree = read_config_files(path, problems);
   if (!tree) throw Error(problems);

@@ -33,8 +33,8 @@ void erase_empty_sections(YamlNode& mapping, const std::string& prefix) {
   }
 }
 
-/// `base` overridden by `over`. layer_types and hybrid_ratio say the same thing in two ways: giving one above replaces
-/// the other below.
+/// `base` overridden by `over`. layer_types and hybrid_ratio say the same thing in two ways: giving one above
+/// replaces the other below.
 YamlPointer layer(const YamlPointer& base, const YamlPointer& over) {
   erase_empty_sections(*over, "");
   const YamlEntry* below = base->find("model");
@@ -50,7 +50,8 @@ YamlPointer layer(const YamlPointer& base, const YamlPointer& over) {
   return merge_yaml(base, over);
 }
 
-YamlPointer read_chain(const std::string& path, std::vector<std::string>& chain, std::vector<std::string>& problems) {
+YamlPointer read_chain(const std::string& path, std::vector<std::string>& chain,
+                       std::vector<std::string>& problems) {
   YamlPointer tree;
   try {
     tree = read_yaml(read_text_file(path, max_file_bytes), path, problems);
@@ -80,7 +81,8 @@ YamlPointer read_chain(const std::string& path, std::vector<std::string>& chain,
   const YamlPointer below = read_chain(base_path, chain, problems);
   if (!below) {
     // The file's own problems name the file; say who asked for it.
-    for (std::size_t i = before; i < problems.size(); ++i) problems[i] = fmt::format("{}: {}", label, problems[i]);
+    for (std::size_t i = before; i < problems.size(); ++i)
+      problems[i] = fmt::format("{}: {}", label, problems[i]);
     return nullptr;
   }
   return layer(below, tree);

@@ -33,10 +33,12 @@ const std::vector<std::pair<std::string, std::string>>& model_names() {
   return names;
 }
 
-bool is_name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool is_name_char(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
 
-/// A problem of model_problems() with its names translated; the keys it involves are appended to `keys`, the first
-/// being the one at fault.
+/// A problem of model_problems() with its names translated; the keys it involves are appended to `keys`, the
+/// first being the one at fault.
 std::string translate(const std::string& problem, std::vector<std::string>& keys) {
   std::string result;
   for (std::size_t i = 0; i < problem.size();) {
@@ -69,12 +71,8 @@ class Checker {
   std::vector<std::string> problems;
 
   bool usable(const std::vector<std::string>& keys) const {
-    return std::none_of(keys.begin(), keys.end(), [&](const std::string& key) {
-      for (std::size_t end = key.size(); end != std::string::npos && end > 0; end = key.rfind('.', end - 1)) {
-        if (broken_.contains(key.substr(0, end))) return true;
-      }
-      return false;
-    });
+    return std::none_of(keys.begin(), keys.end(),
+                        [&](const std::string& key) { return names_key(broken_, key); });
   }
 
   /// "where: " of a key that was given, else nothing.
@@ -87,7 +85,8 @@ class Checker {
   void require(bool good, const std::vector<std::string>& keys, const std::string& what) {
     if (good || !usable(keys)) return;
     RunConfig copy = config_;
-    problems.push_back(fmt::format("{}{}: {}: {}", where(keys[0]), keys[0], find_key(keys[0])->write(copy), what));
+    problems.push_back(
+        fmt::format("{}{}: {}: {}", where(keys[0]), keys[0], find_key(keys[0])->write(copy), what));
   }
 
   void not_there_yet(bool wanted, const std::string& key, const std::string& what) {
@@ -109,9 +108,10 @@ void check_model(const RunConfig& config, Checker& checker) {
   const ModelConfig& m = config.model;
   checker.require(m.vocab_size % 64 == 0, {"model.vocab_size"},
                   fmt::format("must be a multiple of 64; nearest: {}", nearest_multiples(m.vocab_size, 64)));
-  checker.require(m.sparse_topk_tokens % m.sparse_block_size == 0, {"model.sparse_topk_tokens", "model.sparse_block_size"},
-                  fmt::format("must be a multiple of model.sparse_block_size ({}); nearest: {}", m.sparse_block_size,
-                              nearest_multiples(m.sparse_topk_tokens, m.sparse_block_size)));
+  checker.require(
+      m.sparse_topk_tokens % m.sparse_block_size == 0, {"model.sparse_topk_tokens", "model.sparse_block_size"},
+      fmt::format("must be a multiple of model.sparse_block_size ({}); nearest: {}", m.sparse_block_size,
+                  nearest_multiples(m.sparse_topk_tokens, m.sparse_block_size)));
   for (const std::string& problem : model_problems(m)) {
     std::vector<std::string> keys;
     const std::string text = translate(problem, keys);
@@ -125,7 +125,8 @@ void check_not_there_yet(const RunConfig& config, Checker& checker) {
   checker.not_there_yet(p.mesh.tp > 1, "parallel.tp", "tensor parallelism is not there yet; must be 1");
   checker.not_there_yet(p.mesh.pp > 1, "parallel.pp", "pipeline parallelism is not there yet; must be 1");
   checker.not_there_yet(p.mesh.cp > 1, "parallel.cp", "context parallelism is not there yet; must be 1");
-  checker.not_there_yet(p.mesh.etp > 1, "parallel.etp", "tensor parallelism inside experts is not there yet; must be 1");
+  checker.not_there_yet(p.mesh.etp > 1, "parallel.etp",
+                        "tensor parallelism inside experts is not there yet; must be 1");
   checker.not_there_yet(p.sequence_parallel, "parallel.sequence_parallel",
                         "sequence parallelism is not there yet; must be false");
   checker.not_there_yet(p.schedule == RunConfig::PipelineSchedule::interleaved, "parallel.schedule",
@@ -140,8 +141,9 @@ void check_not_there_yet(const RunConfig& config, Checker& checker) {
                         "masking by documents is not there yet; must be false");
   checker.not_there_yet(config.train.device == RunConfig::DeviceChoice::cuda, "train.device",
                         "this build has no GPU backend; must be cpu or auto");
-  checker.not_there_yet(config.train.dtype == RunConfig::DTypeChoice::bf16 && config.train.device == RunConfig::DeviceChoice::cpu,
-                        "train.dtype", "bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto");
+  checker.not_there_yet(
+      config.train.dtype == RunConfig::DTypeChoice::bf16 && config.train.device == RunConfig::DeviceChoice::cpu,
+      "train.dtype", "bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto");
   checker.not_there_yet(config.train.recompute != RunConfig::Recompute::none, "train.recompute",
                         "recomputation is not there yet; must be none");
   checker.not_there_yet(config.optim.name == RunConfig::Optimizer::muon, "optim.name",
@@ -151,7 +153,8 @@ void check_not_there_yet(const RunConfig& config, Checker& checker) {
 void check_experts(const RunConfig& config, Checker& checker) {
   const int ep = config.parallel.mesh.ep;
   if (!config.model.moe) {
-    checker.require(ep == 1, {"parallel.ep", "model.moe"}, "the model has no experts (model.moe is absent); must be 1");
+    checker.require(ep == 1, {"parallel.ep", "model.moe"},
+                    "the model has no experts (model.moe is absent); must be 1");
     checker.require(!config.train.balanced_routing, {"train.balanced_routing", "model.moe"},
                     "the model has no experts (model.moe is absent); must be false");
     return;
@@ -161,20 +164,24 @@ void check_experts(const RunConfig& config, Checker& checker) {
   for (std::int64_t d = 1; d <= experts; ++d) {
     if (experts % d == 0) divisors.push_back(d);
   }
-  checker.require(experts % ep == 0, {"parallel.ep", "model.moe.num_experts"},
-                  fmt::format("must divide model.moe.num_experts ({}): one of {}", experts, fmt::join(divisors, ", ")));
+  checker.require(
+      experts % ep == 0, {"parallel.ep", "model.moe.num_experts"},
+      fmt::format("must divide model.moe.num_experts ({}): one of {}", experts, fmt::join(divisors, ", ")));
 }
 
 /// The mesh and the batch: rules about the number of ranks. Sizes that are refused above are not judged again.
 void check_layout(const RunConfig& config, std::optional<int> world, Checker& checker) {
   const MeshConfig& mesh = config.parallel.mesh;
-  const std::vector<std::string> mesh_keys = {"parallel.tp", "parallel.pp", "parallel.cp", "parallel.ep", "parallel.etp"};
-  const bool sizes_usable = checker.usable(mesh_keys) && mesh.tp == 1 && mesh.pp == 1 && mesh.cp == 1 && mesh.etp == 1;
+  const std::vector<std::string> mesh_keys = {"parallel.tp", "parallel.pp", "parallel.cp", "parallel.ep",
+                                              "parallel.etp"};
+  const bool sizes_usable =
+      checker.usable(mesh_keys) && mesh.tp == 1 && mesh.pp == 1 && mesh.cp == 1 && mesh.etp == 1;
   if (world && sizes_usable) {
     try {
       Mesh(mesh, *world);
     } catch (const Error& e) {
-      for (const std::string& problem : e.problems()) checker.problems.push_back(checker.where("parallel.ep") + problem);
+      for (const std::string& problem : e.problems())
+        checker.problems.push_back(checker.where("parallel.ep") + problem);
     }
   }
   const std::vector<std::string> batch_keys = {"train.global_batch_size", "train.micro_batch_size"};
@@ -186,8 +193,8 @@ void check_layout(const RunConfig& config, std::optional<int> world, Checker& ch
   } else if (sizes_usable) {
     const std::int64_t dp = config.data_parallel(*world);
     checker.require(global % (micro * dp) == 0, batch_keys,
-                    fmt::format("must be a multiple of train.micro_batch_size {} * dp {} = {}; nearest: {}", micro, dp,
-                                micro * dp, nearest_multiples(global, micro * dp)));
+                    fmt::format("must be a multiple of train.micro_batch_size {} * dp {} = {}; nearest: {}",
+                                micro, dp, micro * dp, nearest_multiples(global, micro * dp)));
   }
 }
 
@@ -195,10 +202,13 @@ void check_layout(const RunConfig& config, std::optional<int> world, Checker& ch
 
 DType RunConfig::dtype() const {
   switch (train.dtype) {
-    case DTypeChoice::fp64: return DType::f64;
-    case DTypeChoice::bf16: return DType::bf16;
+    case DTypeChoice::fp64:
+      return DType::f64;
+    case DTypeChoice::bf16:
+      return DType::bf16;
     case DTypeChoice::fp32:
-    case DTypeChoice::automatic: break;
+    case DTypeChoice::automatic:
+      break;
   }
   return DType::f32;
 }

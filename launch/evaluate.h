@@ -14,9 +14,9 @@ struct Evaluation {
   std::int64_t sequences = 0;
 };
 
-/// The first `windows` windows of `source`, one after another, on one rank. With `gradients`, d(mean loss)/d(parameter)
-/// adds to the gradient buffers of the model's parameters. `ep`: a group of one. Throws Error for an id outside the
-/// model's vocabulary.
+/// The first `windows` windows of `source`, one after another, on one rank. With `gradients`, d(mean
+/// loss)/d(parameter) adds to the gradient buffers of the model's parameters. `ep`: a group of one. Throws
+/// Error for an id outside the model's vocabulary.
 Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
                     Communicator& ep, bool gradients);
 

@@ -1,5 +1,5 @@
-/// Keeps the experts of a training run in balance: gathers how many tokens each expert got over the global batch, moves
-/// the routers' correction biases, and reports the load.
+/// Keeps the experts of a training run in balance: gathers how many tokens each expert got over the global
+/// batch, moves the routers' correction biases, and reports the load.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class ExpertBalance {
     std::vector<LayerLoad> layers;
     double dropped = 0;  ///< fraction of assignments dropped by the capacity
   };
-  /// Sums the counts over `data` (the ranks that saw other tokens), moves the biases unless `frozen` (bias_e += u *
-  /// sign(mean - load_e)), forgets the counts. Collective.
+  /// Sums the counts over `data` (the ranks that saw other tokens), moves the biases unless `frozen` (bias_e +=
+  /// u * sign(mean - load_e)), forgets the counts. Collective.
   Load finish_step(Communicator& data, bool frozen);
 
  private:
@@ -37,7 +37,7 @@ class ExpertBalance {
   double bias_update_rate_ = 0;
   std::vector<std::int64_t> layers_;
   std::vector<const Parameter*> biases_;  // null where there is none
-  Tensor counts_;                         // i64 [layers + 1, X]; the last row holds dropped assignments in column 0
+  Tensor counts_;  // i64 [layers + 1, X]; the last row holds dropped assignments in column 0
 };
 
 }  // namespace hysparse

@@ -57,17 +57,20 @@ class ExportSource final : public ModelSource {
 
   std::optional<std::string> problem_of(const ExportName& e) const {
     const SafetensorsEntry* found = weights_.find(e.name);
-    if (found == nullptr) return fmt::format("{}: no tensor {}, which config.json calls for", directory_, e.name);
+    if (found == nullptr)
+      return fmt::format("{}: no tensor {}, which config.json calls for", directory_, e.name);
     if (found->shape == e.shape) return std::nullopt;
     return fmt::format("{}: {} has shape {}, config.json calls for {}", weights_.file_of(*found), e.name,
                        found->shape.str(), e.shape.str());
   }
 
-  /// The parameter (or one expert of it) where its box says so; dims other than the first are whole in every layout so far.
+  /// The parameter (or one expert of it) where its box says so; dims other than the first are whole in every
+  /// layout so far.
   void load_one(const ParameterSet::Entry& entry, const ExportName& e) const {
     const DType dtype = entry.parameter.value.dtype();
     if (e.expert < 0) {
-      HYSPARSE_CHECK(entry.box.shape == entry.declaration.shape, "{} is split: {}", e.name, entry.box.shape.str());
+      HYSPARSE_CHECK(entry.box.shape == entry.declaration.shape, "{} is split: {}", e.name,
+                     entry.box.shape.str());
       entry.parameter.value.copy_from(weights_.read(e.name, dtype));
       return;
     }
@@ -83,7 +86,8 @@ class ExportSource final : public ModelSource {
 }  // namespace
 
 std::unique_ptr<ModelSource> ModelSource::open(const std::string& path) {
-  if (!fs::is_directory(path)) throw_error("{}: no such directory; give an export, a step directory or a run directory", path);
+  if (!fs::is_directory(path))
+    throw_error("{}: no such directory; give an export, a step directory or a run directory", path);
   if (fs::exists(fs::path(path) / "config.json")) return std::make_unique<ExportSource>(path);
   return open_checkpoint_source(path);
 }

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "model/parameter_set.h"
 
@@ -23,6 +24,9 @@ class ModelSource {
   /// "byte": the tokenizer the model was trained with.
   const std::string& tokenizer() const { return tokenizer_; }
 
+  /// Of opening: a newer step that was passed over, and why.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
   /// Fills every declared parameter's local box, converted to the set's dtype. Throws Error, naming file and
   /// parameter, for a missing one or another shape.
   virtual void load(ParameterSet& parameters) const = 0;
@@ -32,6 +36,7 @@ class ModelSource {
   std::string description_;
   std::int64_t max_position_embeddings_ = 0;
   std::string tokenizer_ = "byte";
+  std::vector<std::string> warnings_;
 };
 
 }  // namespace hysparse

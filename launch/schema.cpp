@@ -35,6 +35,13 @@ bool is_section(const std::string& path) {
   return std::any_of(sections.begin(), sections.end(), [&](const SchemaSection& s) { return s.path == path; });
 }
 
+bool names_key(const std::set<std::string>& paths, const std::string& path) {
+  for (std::size_t end = path.size(); end != std::string::npos; end = path.rfind('.', end - 1)) {
+    if (paths.contains(path.substr(0, end))) return true;
+  }
+  return false;
+}
+
 std::optional<std::string> nearest_key(const std::string& path) {
   const auto last_name = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };
   const std::string section = path.substr(0, path.size() - last_name(path).size());
@@ -52,7 +59,9 @@ std::optional<std::string> nearest_key(const std::string& path) {
     }
   }
   if (const auto near = nearest_name(last_name(path), beside)) return section + *near;
-  if (const auto near = nearest_name(path, paths)) return near;
+  if (section.empty() || !is_section(section.substr(0, section.size() - 1))) {
+    if (const auto near = nearest_name(path, paths)) return near;
+  }
   std::vector<std::string> names;
   for (const std::string& p : paths) names.push_back(last_name(p));
   const auto near = nearest_name(last_name(path), names);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ const std::vector<SchemaSection>& schema_sections();
 /// nullptr when there is no such key.
 const SchemaKey* find_key(const std::string& path);
 bool is_section(const std::string& path);
+/// Does the set hold the path or a section that it lies in?
+bool names_key(const std::set<std::string>& paths, const std::string& path);
 
 /// The valid key that a wrong one most likely means: a near name in its section, the same name in another, or
 /// the nearest path; nullopt when nothing is near.

@@ -63,8 +63,9 @@ SchemaKey integer_of(std::string path, Field<T> field, std::int64_t min, std::in
   key.help = std::move(help);
   key.read = [=](const YamlNode& node, RunConfig& config) -> std::optional<std::string> {
     const auto value = plain(node) ? parse_integer(node.text) : std::nullopt;
+    const auto number = plain(node) ? parse_number(node.text) : std::nullopt;
+    if (number && *number > static_cast<double>(max)) return fmt::format(" (at most {})", max);
     if (!value) return unquote_hint(node);
-    if (*value > max) return fmt::format(" (at most {})", max);
     if (*value < min) return "";
     field(config) = static_cast<T>(*value);
     return fine;

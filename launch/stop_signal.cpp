@@ -7,7 +7,9 @@ namespace {
 
 volatile std::sig_atomic_t requested = 0;
 
-extern "C" void on_stop_signal(int) { requested = 1; }
+extern "C" void on_stop_signal(int) {
+  requested = 1;
+}
 
 }  // namespace
 
@@ -20,6 +22,8 @@ void watch_stop_signals() {
   sigaction(SIGINT, &action, nullptr);
 }
 
-bool stop_requested() { return requested != 0; }
+bool stop_requested() {
+  return requested != 0;
+}
 
 }  // namespace hysparse

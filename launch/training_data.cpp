@@ -7,8 +7,8 @@ namespace {
 TokenFile open_for(const RunConfig& config, const std::string& path, const char* key) {
   TokenFile file(path);
   if (file.info().vocab_size > config.model.vocab_size) {
-    throw_error("model.vocab_size: {}: smaller than the vocabulary of {} ({}: {} ids, tokenizer {})", config.model.vocab_size,
-                key, path, file.info().vocab_size, file.info().tokenizer);
+    throw_error("model.vocab_size: {}: smaller than the vocabulary of {} ({}: {} ids, tokenizer {})",
+                config.model.vocab_size, key, path, file.info().vocab_size, file.info().tokenizer);
   }
   return file;
 }

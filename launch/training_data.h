@@ -13,8 +13,8 @@ namespace hysparse {
 
 class TrainingData {
  public:
-  /// Opens and checks the files. Throws Error, naming key and file, for a file that is missing, foreign, shorter than a
-  /// window, or that holds ids the model's vocabulary does not.
+  /// Opens and checks the files. Throws Error, naming key and file, for a file that is missing, foreign,
+  /// shorter than a window, or that holds ids the model's vocabulary does not.
   TrainingData(const RunConfig& config, int dp_rank, int dp_size);
 
   Loader& train() { return loader_; }

@@ -11,8 +11,8 @@ constexpr std::int64_t batch_tokens = 2048;
 
 }  // namespace
 
-double validation_loss(const Model& model, SequentialWindows& source, std::int64_t windows, const Stream& stream,
-                       Communicator& data, Communicator& ep) {
+double validation_loss(const Model& model, SequentialWindows& source, std::int64_t windows,
+                       const Stream& stream, Communicator& data, Communicator& ep) {
   const std::int64_t seq_len = source.seq_len();
   const std::int64_t count = std::min(windows, source.windows());
   const std::int64_t sequences = std::max<std::int64_t>(1, batch_tokens / seq_len);

@@ -4,7 +4,10 @@
 #include <unordered_map>
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/mark.h>
+#include <yaml-cpp/parser.h>
 
 #include "checkpoint/file.h"
 
@@ -54,6 +57,16 @@ std::string text_problem(const std::string& text, const std::string& name) {
   return {};
 }
 
+/// What the text is called in messages: a file with lines, or a value alone.
+struct Source {
+  std::string name;
+  bool has_lines = true;
+
+  std::string where(const YAML::Mark& mark) const {
+    return has_lines ? fmt::format("{}:{}", name, mark.line + 1) : name;  // marks count from 0
+  }
+};
+
 /// Thrown out of the parser when reading on makes no sense.
 struct Stop {
   std::string problem;
@@ -62,8 +75,7 @@ struct Stop {
 /// Builds the tree from the parser's events, so that places, quotes and duplicates are not lost.
 class TreeBuilder : public YAML::EventHandler {
  public:
-  TreeBuilder(std::string name, std::vector<std::string>& problems)
-      : name_(std::move(name)), problems_(problems) {}
+  TreeBuilder(Source source, std::vector<std::string>& problems) : source_(std::move(source)), problems_(problems) {}
 
   YamlPointer root() const { return root_; }
 
@@ -110,7 +122,7 @@ class TreeBuilder : public YAML::EventHandler {
     std::unordered_map<std::string, std::string> places;  // of the keys so far
   };
 
-  std::string where(const YAML::Mark& mark) const { return fmt::format("{}:{}", name_, mark.line + 1); }
+  std::string where(const YAML::Mark& mark) const { return source_.where(mark); }
   YamlPointer node(const YAML::Mark& mark, YamlNode::Kind kind) const {
     auto made = std::make_shared<YamlNode>();
     made->kind = kind;
@@ -118,12 +130,12 @@ class TreeBuilder : public YAML::EventHandler {
     return made;
   }
   void problem(std::string text) {
-    if (problems_.size() >= max_problems) throw Stop{name_ + ": too many problems, reading no further"};
+    if (problems_.size() >= max_problems) throw Stop{source_.name + ": too many problems, reading no further"};
     problems_.push_back(std::move(text));
   }
   void check_tag(const YAML::Mark& mark, const std::string& tag) {
     if (!tag.empty() && tag != "?" && tag != "!")
-      problem(fmt::format("{}: {}: tags have no meaning here", where(mark), printable(tag)));
+      problem(fmt::format("{}: the tag {} has no meaning here", where(mark), printable(tag)));
   }
   void open(YamlPointer made, YAML::anchor_t anchor, const YAML::Mark& mark) {
     if (frames_.size() >= max_depth)
@@ -176,33 +188,30 @@ class TreeBuilder : public YAML::EventHandler {
     return printable(path + key);
   }
 
-  std::string name_;
+  Source source_;
   std::vector<std::string>& problems_;
   std::vector<Frame> frames_;
   std::unordered_map<YAML::anchor_t, YamlPointer> anchors_;
   YamlPointer root_;
 };
 
-YamlPointer parse(const std::string& text, const std::string& name, std::vector<std::string>& problems) {
-  TreeBuilder builder(name, problems);
+YamlPointer parse(const std::string& text, const Source& source, std::vector<std::string>& problems) {
+  TreeBuilder builder(source, problems);
   try {
     std::istringstream stream(text);
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(builder)) {
       auto empty = std::make_shared<YamlNode>();
-      empty->where = name + ":1";
+      empty->where = source.name;
       return empty;
     }
-    const YamlPointer root = builder.root();
-    TreeBuilder second(name, problems);
-    if (parser.HandleNextDocument(second))
-      throw Stop{second.root() ? second.root()->where + ": a second document; a config is one"
-                               : name + ": a second document; a config is one"};
-    return root;
+    TreeBuilder second(source, problems);
+    if (parser.HandleNextDocument(second)) throw Stop{source.name + ": a second document; a config is one"};
+    return builder.root();
   } catch (const Stop& stop) {
     problems.push_back(stop.problem);
   } catch (const YAML::Exception& e) {
-    problems.push_back(fmt::format("{}:{}: not YAML: {}", name, e.mark.line + 1, printable(e.msg)));
+    problems.push_back(fmt::format("{}: not YAML: {}", source.where(e.mark), printable(e.msg)));
   }
   return nullptr;
 }
@@ -248,7 +257,7 @@ YamlPointer read_yaml(const std::string& text, const std::string& name, std::vec
     problems.push_back(std::move(problem));
     return nullptr;
   }
-  YamlPointer root = parse(text, name, problems);
+  YamlPointer root = parse(text, {name}, problems);
   if (!root) return nullptr;
   if (root->kind == YamlNode::Kind::null) root->kind = YamlNode::Kind::mapping;
   if (root->kind != YamlNode::Kind::mapping) {
@@ -267,7 +276,7 @@ YamlPointer read_yaml_value(const std::string& text, const std::string& override
     return nullptr;
   }
   std::vector<std::string> found;
-  const YamlPointer root = parse(text, label, found);
+  const YamlPointer root = parse(text, {label, false}, found);
   problems.insert(problems.end(), found.begin(), found.end());
   if (!root || !found.empty()) return nullptr;
   set_where(root, name);

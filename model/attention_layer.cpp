@@ -31,7 +31,8 @@ AttentionLayer::Projections AttentionLayer::project(Tape& tape, const Var& x, st
                                                     std::int64_t start) const {
   const RopeConfig rope{config_.rope_theta, config_.rotary_dim()};
   const auto rotated = [&](const Parameter& weight, const Parameter* norm) {
-    return qk_norm_rope(tape, linear(tape, x, weight), norm, config_.rms_norm_eps, config_.head_dim, seq_len, rope, start);
+    return qk_norm_rope(tape, linear(tape, x, weight), norm, config_.rms_norm_eps, config_.head_dim, seq_len,
+                        rope, start);
   };
   Projections p;
   p.q = rotated(*q_proj_, q_norm_);
@@ -51,8 +52,8 @@ AttentionLayer::Sources AttentionLayer::sources(const Projections& own, const Or
   return s;
 }
 
-Var AttentionLayer::forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len, bool want_oracle,
-                            std::optional<Oracle>& oracle) const {
+Var AttentionLayer::forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len,
+                            bool want_oracle, std::optional<Oracle>& oracle) const {
   const AttentionShape shape{sequences, seq_len, config_.num_heads, config_.num_kv_heads, config_.head_dim};
   const Projections own = project(tape, x, seq_len, 0);
   Var first, window;
@@ -66,9 +67,11 @@ Var AttentionLayer::forward(Tape& tape, const Var& x, std::int64_t sequences, st
   } else if (type_ == LayerType::sparse_attention) {
     HYSPARSE_CHECK(oracle.has_value());
     const Sources from = sources(own, *oracle);
-    first = block_sparse_attention(tape, own.q, from.sparse_k, from.sparse_v, oracle->blocks, sparse_sinks_, shape);
+    first =
+        block_sparse_attention(tape, own.q, from.sparse_k, from.sparse_v, oracle->blocks, sparse_sinks_, shape);
     if (window_branch_) {
-      window = window_attention(tape, own.q, from.window_k, from.window_v, config_.sliding_window, window_sinks_, shape);
+      window = window_attention(tape, own.q, from.window_k, from.window_v, config_.sliding_window,
+                                window_sinks_, shape);
     }
   } else {
     window = window_attention(tape, own.q, own.k, own.v, config_.sliding_window, window_sinks_, shape);

@@ -1,6 +1,6 @@
-/// The attention of one layer: projections, q/k norm and RoPE, one of the three kinds, gates, output projection. The three
-/// parts are apart so that training (attention over whole sequences) and generation (one token against a cache) share
-/// projections and gates.
+/// The attention of one layer: projections, q/k norm and RoPE, one of the three kinds, gates, output
+/// projection. The three parts are apart so that training (attention over whole sequences) and generation (one
+/// token against a cache) share projections and gates.
 #pragma once
 
 #include <optional>
@@ -27,13 +27,14 @@ class AttentionLayer {
   /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`.
   Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start) const;
 
-  /// The layer over whole sequences: x [S*T, D] -> [S*T, D]. A full layer sets `oracle` when `want_oracle`; a sparse layer
-  /// reads it.
+  /// The layer over whole sequences: x [S*T, D] -> [S*T, D]. A full layer sets `oracle` when `want_oracle`; a
+  /// sparse layer reads it.
   Var forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len, bool want_oracle,
               std::optional<Oracle>& oracle) const;
 
   /// Gates the branch outputs ([S*T, H*E] each; full layer: `first` alone) and projects them: -> [S*T, D].
-  /// `first`: full or block-sparse output, undefined on sliding layers. `window`: undefined where there is no such branch.
+  /// `first`: full or block-sparse output, undefined on sliding layers. `window`: undefined where there is no
+  /// such branch.
   Var finish(Tape& tape, const Var& x, const Var& first, const Var& window) const;
 
   /// The keys and values that each branch of a sparse layer reads.
@@ -51,8 +52,8 @@ class AttentionLayer {
   bool window_branch_;
   const Parameter *q_proj_, *k_proj_, *v_proj_, *o_proj_;
   const Parameter *q_norm_, *k_norm_;
-  const Parameter *first_gate_;  ///< full: gate_proj, sparse: sparse_gate_proj
-  const Parameter *window_gate_;
+  const Parameter* first_gate_;  ///< full: gate_proj, sparse: sparse_gate_proj
+  const Parameter* window_gate_;
   const Parameter *sparse_sinks_, *window_sinks_;
 };
 

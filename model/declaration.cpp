@@ -75,7 +75,8 @@ class Declarer {
     add("self_attn." + name, {width, c_.hidden_size}, Axes::shard(0, sizes_.tp));
   }
   void sinks(const std::string& name) {
-    if (c_.attention_sinks) constant("self_attn." + name, c_.num_heads, Initial::zeros, Axes::shard(0, sizes_.tp));
+    if (c_.attention_sinks)
+      constant("self_attn." + name, c_.num_heads, Initial::zeros, Axes::shard(0, sizes_.tp));
   }
 
   void attention() {
@@ -157,8 +158,8 @@ void for_each_element(const Shape& global, const Box& box, F&& f) {
   }
 }
 
-void fill_normal(const Tensor& value, const Shape& global, const Box& box, std::uint64_t seed, const std::string& name,
-                 double std) {
+void fill_normal(const Tensor& value, const Shape& global, const Box& box, std::uint64_t seed,
+                 const std::string& name, double std) {
   const CounterRandom random(seed, name);
   dispatch_float(value.dtype(), [&]<class T>() {
     T* v = value.data<T>();
@@ -185,11 +186,14 @@ std::string expert_name(const std::string& stacked_name, std::int64_t expert) {
   const std::string marker = ".experts.";
   const std::size_t at = stacked_name.find(marker);
   HYSPARSE_CHECK(at != std::string::npos, "name {}", stacked_name);
-  return fmt::format("{}{}.{}", stacked_name.substr(0, at + marker.size()), expert, stacked_name.substr(at + marker.size()));
+  return fmt::format("{}{}.{}", stacked_name.substr(0, at + marker.size()), expert,
+                     stacked_name.substr(at + marker.size()));
 }
 
-void initialize(const ParameterDeclaration& declaration, const Box& box, std::uint64_t seed, const Tensor& value) {
-  HYSPARSE_CHECK(value.shape() == box.shape, "{}: {} for box {}", declaration.name, value.shape().str(), box.shape.str());
+void initialize(const ParameterDeclaration& declaration, const Box& box, std::uint64_t seed,
+                const Tensor& value) {
+  HYSPARSE_CHECK(value.shape() == box.shape, "{}: {} for box {}", declaration.name, value.shape().str(),
+                 box.shape.str());
   if (declaration.initial == Initial::normal && !declaration.stacked_experts) {
     fill_normal(value, declaration.shape, box, seed, declaration.name, declaration.init_std);
   } else if (declaration.initial == Initial::normal) {

@@ -1,5 +1,6 @@
-/// The one list of a model's parameters: name, global shape, initial values, placement, weight decay. Everything that
-/// needs to know a parameter (the model, the optimizer, checkpoints, exports, counts) derives it from this list.
+/// The one list of a model's parameters: name, global shape, initial values, placement, weight decay.
+/// Everything that needs to know a parameter (the model, the optimizer, checkpoints, exports, counts) derives
+/// it from this list.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,9 @@ namespace hysparse {
 enum class Initial { normal, ones, zeros };
 
 struct ParameterDeclaration {
-  std::string name;    ///< export name; experts stacked over dim 0 are declared once, as "...mlp.experts.gate_proj.weight"
-  Shape shape;         ///< global
+  std::string name;  ///< export name; experts stacked over dim 0 are declared once, as
+                     ///< "...mlp.experts.gate_proj.weight"
+  Shape shape;       ///< global
   Initial initial = Initial::normal;
   double init_std = 0;  ///< of Initial::normal
   Placement placement;
@@ -33,15 +35,17 @@ struct ParallelSizes {
   bool sequence_parallel = false;
 };
 
-/// Every parameter of the model, in the order of the forward pass. Parameters that a variant never reads are not declared.
+/// Every parameter of the model, in the order of the forward pass. Parameters that a variant never reads are
+/// not declared.
 std::vector<ParameterDeclaration> declare_parameters(const ModelConfig& config, const ParallelSizes& sizes);
 
 /// The name of one expert of a stacked declaration: "...mlp.experts.M.gate_proj.weight".
 std::string expert_name(const std::string& stacked_name, std::int64_t expert);
 
-/// Fills `value` (this rank's box of the parameter, f32 or f64) with the initial values, a pure function of seed, name and
-/// global index: the same whatever the layout.
-void initialize(const ParameterDeclaration& declaration, const Box& box, std::uint64_t seed, const Tensor& value);
+/// Fills `value` (this rank's box of the parameter, f32 or f64) with the initial values, a pure function of
+/// seed, name and global index: the same whatever the layout.
+void initialize(const ParameterDeclaration& declaration, const Box& box, std::uint64_t seed,
+                const Tensor& value);
 
 struct ParameterCounts {
   std::int64_t total = 0;
@@ -50,8 +54,9 @@ struct ParameterCounts {
 };
 ParameterCounts count_parameters(const ModelConfig& config);
 
-/// Model FLOPs per token of one training step (forward and backward, no recompute): 6 * active parameters, plus per layer
-/// 12 * H * E * visible keys (full: (T + 1) / 2 on average; window: min(W, ..); sparse: top-k + window), at sequence length T.
+/// Model FLOPs per token of one training step (forward and backward, no recompute): 6 * active parameters, plus
+/// per layer 12 * H * E * visible keys (full: (T + 1) / 2 on average; window: min(W, ..); sparse: top-k +
+/// window), at sequence length T.
 double model_flops_per_token(const ModelConfig& config, std::int64_t seq_len);
 
 }  // namespace hysparse

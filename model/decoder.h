@@ -1,6 +1,6 @@
-/// Generation, one token at a time, with a bounded cache: full layers keep the keys and values of every token, followers
-/// those of their window, and the oracle's blocks are chosen anew for each token from the cached keys. Computes what the
-/// training forward computes at every position.
+/// Generation, one token at a time, with a bounded cache: full layers keep the keys and values of every token,
+/// followers those of their window, and the oracle's blocks are chosen anew for each token from the cached
+/// keys. Computes what the training forward computes at every position.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct KvCache {
   std::int64_t bytes() const { return capacity == 0 ? 0 : k.bytes() + v.bytes(); }
 };
 
-/// Bytes of keys and values at a context of `tokens`, against a model of the same sizes whose layers are all full.
+/// Bytes of keys and values at a context of `tokens`, against a model of the same sizes whose layers are all
+/// full.
 struct KvReport {
   struct Kind {
     std::int64_t layers = 0;
@@ -29,13 +30,15 @@ struct KvReport {
   std::int64_t total_bytes = 0;
   std::int64_t full_attention_bytes = 0;
 };
-/// By formula: L_full * 2 G E T + L_follower * 2 G E min(W, T), times the element size. Followers that read their own k and
-/// v in the sparse branch (share_kv: false) keep all T; those that keep nothing of their own count 0.
+/// By formula: L_full * 2 G E T + L_follower * 2 G E min(W, T), times the element size. Followers that read
+/// their own k and v in the sparse branch (share_kv: false) keep all T; those that keep nothing of their own
+/// count 0.
 KvReport kv_report(const ModelConfig& config, std::int64_t tokens, DType dtype);
 
 class Decoder {
  public:
-  /// For at most `max_tokens` tokens, prompt included. `model` and `ep` (a group of one) must outlive the decoder.
+  /// For at most `max_tokens` tokens, prompt included. `model` and `ep` (a group of one) must outlive the
+  /// decoder.
   Decoder(const Model& model, const Stream& stream, Communicator& ep, DType dtype, std::int64_t max_tokens);
 
   /// Takes the next token; returns the logits [V] of the one after it.
@@ -46,7 +49,6 @@ class Decoder {
   std::int64_t cache_bytes() const;
 
  private:
-  struct State;
   Var attention(Tape& tape, std::size_t index, const Var& x);
   void append(std::size_t index, const AttentionLayer::Projections& own);
 

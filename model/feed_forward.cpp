@@ -31,7 +31,8 @@ FeedForward::FeedForward(const ModelConfig& config, std::int64_t layer, const Pa
   HYSPARSE_CHECK(router_ != nullptr || dense_.gate != nullptr, "layer {}", layer);
 }
 
-FeedForward::Result FeedForward::forward(Tape& tape, const Var& x, std::int64_t seq_len, Communicator& ep) const {
+FeedForward::Result FeedForward::forward(Tape& tape, const Var& x, std::int64_t seq_len,
+                                         Communicator& ep) const {
   if (!is_moe()) return {dense_.forward(tape, x), std::nullopt};
   Routing routing = route(tape, x, *router_, bias_ != nullptr ? bias_->value : Tensor(), *config_.moe, seq_len);
   Var out = moe_experts(tape, x, routing, experts_, config_.moe->num_experts, ep);

@@ -56,7 +56,9 @@ class Reader {
     problem(fmt::format("{}: missing", key));
     return T(1);
   }
-  void wrong(const char* key, const char* allowed) { problem(fmt::format("{}: {}: must be {}", key, json_[key].dump(), allowed)); }
+  void wrong(const char* key, const char* allowed) {
+    problem(fmt::format("{}: {}: must be {}", key, json_[key].dump(), allowed));
+  }
 
   const Json& json_;
   std::string file_;
@@ -77,7 +79,8 @@ void read_layer_types(Reader& reader, const Json& json, ModelConfig& config) {
     config.layer_types.push_back(*type);
   }
   if (config.num_layers() != layers) {
-    reader.problem(fmt::format("layer_types: {} entries for num_hidden_layers {}", config.num_layers(), layers));
+    reader.problem(
+        fmt::format("layer_types: {} entries for num_hidden_layers {}", config.num_layers(), layers));
   }
 }
 
@@ -101,8 +104,10 @@ void read_gates_and_sinks(Reader& reader, ModelConfig& config, const ExportedWei
     const std::string prefix = fmt::format("model.layers.{}.self_attn.", i);
     const LayerType type = config.layer_types[static_cast<std::size_t>(i)];
     if (type == LayerType::full_attention) full = prefix + "gate_proj.weight";
-    if (type == LayerType::sparse_attention) follower = prefix + "sparse_gate_proj.weight", sinks = prefix + "sparse_sinks";
-    if (type == LayerType::sliding_attention) follower = prefix + "window_gate_proj.weight", sinks = prefix + "window_sinks";
+    if (type == LayerType::sparse_attention)
+      follower = prefix + "sparse_gate_proj.weight", sinks = prefix + "sparse_sinks";
+    if (type == LayerType::sliding_attention)
+      follower = prefix + "window_gate_proj.weight", sinks = prefix + "window_sinks";
   }
   config.full_attention_gate = read_gate(reader, "full_attention_gate", config, weights, full);
   config.attention_gate = read_gate(reader, "attention_gate", config, weights, follower);
@@ -120,7 +125,8 @@ std::int64_t rows_of_first(const ModelConfig& config, const ExportedWeights& wei
 
 std::int64_t first_moe_layer(const ModelConfig& config, const ExportedWeights& weights) {
   std::int64_t layer = 0;
-  while (layer < config.num_layers() && !weights.shape(fmt::format("model.layers.{}.mlp.gate.weight", layer))) ++layer;
+  while (layer < config.num_layers() && !weights.shape(fmt::format("model.layers.{}.mlp.gate.weight", layer)))
+    ++layer;
   return layer;
 }
 
@@ -149,7 +155,8 @@ void read_moe(Reader& reader, ModelConfig& config, const ExportedWeights& weight
 
 }  // namespace
 
-ModelConfig model_config_from_json(const std::string& text, const std::string& file, const ExportedWeights& weights) {
+ModelConfig model_config_from_json(const std::string& text, const std::string& file,
+                                   const ExportedWeights& weights) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded() || !json.is_object()) throw_error("{}: not a JSON object", file);
   Reader reader(json, file);
@@ -160,7 +167,8 @@ ModelConfig model_config_from_json(const std::string& text, const std::string& f
   config.num_heads = reader.integer("num_attention_heads");
   config.num_kv_heads = reader.integer("num_key_value_heads");
   config.head_dim = reader.integer("head_dim");
-  config.intermediate_size = reader.integer("intermediate_size", rows_of_first(config, weights, "mlp.gate_proj.weight"));
+  config.intermediate_size =
+      reader.integer("intermediate_size", rows_of_first(config, weights, "mlp.gate_proj.weight"));
   config.sliding_window = reader.integer("sliding_window");
   config.sparse_block_size = reader.integer("sparse_block_size");
   config.sparse_topk_tokens = reader.integer("sparse_topk_tokens");
@@ -173,7 +181,8 @@ ModelConfig model_config_from_json(const std::string& text, const std::string& f
   config.rms_norm_eps = reader.number("rms_norm_eps", 1e-6);
   config.tie_embeddings = reader.boolean("tie_word_embeddings", false);
   if (reader.has("v_head_dim") && reader.integer("v_head_dim") != config.head_dim) {
-    reader.problem(fmt::format("v_head_dim: {}: must equal head_dim ({})", reader.integer("v_head_dim"), config.head_dim));
+    reader.problem(
+        fmt::format("v_head_dim: {}: must equal head_dim ({})", reader.integer("v_head_dim"), config.head_dim));
   }
   read_gates_and_sinks(reader, config, weights);
   read_moe(reader, config, weights);

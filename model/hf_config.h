@@ -14,10 +14,11 @@ struct ExportedWeights {
   std::function<std::optional<std::vector<std::int64_t>>(const std::string&)> shape;
 };
 
-/// Reads the text of a config.json. Missing keys take the reference's defaults or, where the reference looks at the
-/// weights (gates, sinks, correction bias, shared experts), are read off `weights`. Throws Error naming `file`, the key,
-/// its value and what is allowed; model_problems() are included.
-ModelConfig model_config_from_json(const std::string& text, const std::string& file, const ExportedWeights& weights);
+/// Reads the text of a config.json. Missing keys take the reference's defaults or, where the reference looks at
+/// the weights (gates, sinks, correction bias, shared experts), are read off `weights`. Throws Error naming
+/// `file`, the key, its value and what is allowed; model_problems() are included.
+ModelConfig model_config_from_json(const std::string& text, const std::string& file,
+                                   const ExportedWeights& weights);
 
 /// max_position_embeddings of a config.json, 0 when it says none.
 std::int64_t max_positions_from_json(const std::string& text);

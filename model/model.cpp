@@ -16,12 +16,13 @@ Model::Model(const ModelConfig& config, const ParameterSet& parameters)
     const std::string prefix = fmt::format("model.layers.{}.", i);
     layers_.push_back({AttentionLayer(config_, i, parameters), FeedForward(config_, i, parameters),
                        &parameters.get(prefix + "input_layernorm.weight"),
-                       &parameters.get(prefix + "post_attention_layernorm.weight"), config_.feeds_followers(i)});
+                       &parameters.get(prefix + "post_attention_layernorm.weight"),
+                       config_.feeds_followers(i)});
   }
 }
 
-Var Model::hidden(Tape& tape, const Tensor& tokens, std::int64_t sequences, std::int64_t seq_len, Communicator& ep,
-                  LossResult* result) const {
+Var Model::hidden(Tape& tape, const Tensor& tokens, std::int64_t sequences, std::int64_t seq_len,
+                  Communicator& ep, LossResult* result) const {
   const double eps = config_.rms_norm_eps;
   Var x = hysparse::embedding(tape, tokens, *embedding_);
   Var delta;  // the last part's output, added to x by the norm that follows
@@ -33,11 +34,13 @@ Var Model::hidden(Tape& tape, const Tensor& tokens, std::int64_t sequences, std:
   };
   std::optional<Oracle> oracle;
   for (const Layer& layer : layers_) {
-    delta = layer.attention.forward(tape, norm(*layer.input_norm), sequences, seq_len, layer.feeds_followers, oracle);
+    delta = layer.attention.forward(tape, norm(*layer.input_norm), sequences, seq_len, layer.feeds_followers,
+                                    oracle);
     FeedForward::Result ff = layer.feed_forward.forward(tape, norm(*layer.post_attention_norm), seq_len, ep);
     delta = ff.out;
     if (result == nullptr || !ff.routing) continue;
-    if (config_.moe->aux_loss > 0) result->load_balance.push_back(load_balance_loss(tape, *ff.routing, seq_len));
+    if (config_.moe->aux_loss > 0)
+      result->load_balance.push_back(load_balance_loss(tape, *ff.routing, seq_len));
     if (config_.moe->z_loss > 0) result->z.push_back(z_loss(tape, *ff.routing));
     result->loads.push_back({layer.feed_forward.layer(), ff.routing->expert_counts, ff.routing->dropped});
   }

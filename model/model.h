@@ -1,5 +1,5 @@
-/// The whole model on one rank: embedding, layers in hybrid blocks, final norm, head and loss. Layers hold pointers into a
-/// ParameterSet, which must outlive the model.
+/// The whole model on one rank: embedding, layers in hybrid blocks, final norm, head and loss. Layers hold
+/// pointers into a ParameterSet, which must outlive the model.
 #pragma once
 
 #include <memory>
@@ -29,9 +29,9 @@ struct RoutingLoad {
 };
 
 struct LossResult {
-  Var loss_sum;              ///< [1], sum over target tokens of the cross-entropy
-  double loss = 0;           ///< the same, in double
-  std::int64_t targets = 0;  ///< number of target tokens
+  Var loss_sum;                   ///< [1], sum over target tokens of the cross-entropy
+  double loss = 0;                ///< the same, in double
+  std::int64_t targets = 0;       ///< number of target tokens
   std::vector<Var> load_balance;  ///< one per MoE layer when aux_loss > 0: sum over sequences
   std::vector<Var> z;             ///< one per MoE layer when z_loss > 0: sum over tokens
   std::vector<RoutingLoad> loads;
@@ -46,14 +46,14 @@ class Model {
   const ModelConfig& config() const { return config_; }
   const std::vector<Layer>& layers() const { return layers_; }
 
-  /// Final hidden states, normed: tokens i32 [S*T] -> [S*T, D]. Collective over `ep`; fills the routing parts of `result`
-  /// when it is given.
+  /// Final hidden states, normed: tokens i32 [S*T] -> [S*T, D]. Collective over `ep`; fills the routing parts
+  /// of `result` when it is given.
   Var hidden(Tape& tape, const Tensor& tokens, std::int64_t sequences, std::int64_t seq_len, Communicator& ep,
              LossResult* result) const;
 
   /// Cross-entropy of targets i32 [S*T], and the terms of the objective.
-  LossResult loss(Tape& tape, const Tensor& tokens, const Tensor& targets, std::int64_t sequences, std::int64_t seq_len,
-                  Communicator& ep) const;
+  LossResult loss(Tape& tape, const Tensor& tokens, const Tensor& targets, std::int64_t sequences,
+                  std::int64_t seq_len, Communicator& ep) const;
 
   const Parameter& embedding() const { return *embedding_; }
   const Parameter& head() const { return *head_; }  ///< the embedding when tied

@@ -20,8 +20,8 @@ std::vector<FlatParameter> trainable(const std::vector<ParameterDeclaration>& de
 ParameterSet::ParameterSet(const ModelConfig& config, const Mesh& mesh, int rank, DType dtype, bool gradients)
     : ParameterSet(declare_parameters(config, sizes_of(mesh)), mesh, rank, dtype, gradients) {}
 
-ParameterSet::ParameterSet(const std::vector<ParameterDeclaration>& declarations, const Mesh& mesh, int rank, DType dtype,
-                           bool gradients)
+ParameterSet::ParameterSet(const std::vector<ParameterDeclaration>& declarations, const Mesh& mesh, int rank,
+                           DType dtype, bool gradients)
     : dtype_(dtype),
       dense_(MeshKind::dense, trainable(declarations), mesh, rank, dtype),
       experts_(MeshKind::expert, trainable(declarations), mesh, rank, dtype) {
@@ -48,7 +48,14 @@ const ParameterSet::Entry& ParameterSet::entry(const std::string& name) const {
   return *it->second;
 }
 
-const Parameter& ParameterSet::get(const std::string& name) const { return entry(name).parameter; }
+const Parameter& ParameterSet::get(const std::string& name) const {
+  return entry(name).parameter;
+}
+
+void ParameterSet::zero_gradients() {
+  dense_.gradients().zero_();
+  experts_.gradients().zero_();
+}
 
 void ParameterSet::initialize(std::uint64_t seed) {
   for (Entry& e : entries_) hysparse::initialize(e.declaration, e.box, seed, e.parameter.value);

@@ -1,6 +1,6 @@
-/// The parameters of one rank: its declarations with their boxes, values and gradients. Values and gradients of trainable
-/// parameters lie in two flat buffers (dense and expert), which the sharded optimizer works on; buffers (the router's
-/// correction bias) lie apart.
+/// The parameters of one rank: its declarations with their boxes, values and gradients. Values and gradients of
+/// trainable parameters lie in two flat buffers (dense and expert), which the sharded optimizer works on;
+/// buffers (the router's correction bias) lie apart.
 #pragma once
 
 #include <deque>
@@ -22,7 +22,8 @@ class ParameterSet {
     Parameter parameter;
   };
 
-  /// Zeros, of `dtype` (f32 or f64), for the part of the mesh that `rank` holds; with gradient buffers when `gradients`.
+  /// Zeros, of `dtype` (f32 or f64), for the part of the mesh that `rank` holds; with gradient buffers when
+  /// `gradients`.
   ParameterSet(const ModelConfig& config, const Mesh& mesh, int rank, DType dtype, bool gradients);
   ParameterSet(const ParameterSet&) = delete;
   ParameterSet& operator=(const ParameterSet&) = delete;
@@ -37,6 +38,7 @@ class ParameterSet {
   FlatBuffer& dense() { return dense_; }
   FlatBuffer& experts() { return experts_; }
 
+  void zero_gradients();
   /// Initial values: see declaration.h.
   void initialize(std::uint64_t seed);
 

@@ -1,7 +1,9 @@
-/// One attention kernel for every pattern of visible keys: causal, sliding window, chosen blocks. Queries are processed in
-/// tiles of a few neighbouring tokens times the heads of one group, keys in segments of at most 64.
+/// One attention kernel for every pattern of visible keys: causal, sliding window, chosen blocks. Queries are
+/// processed in tiles of a few neighbouring tokens times the heads of one group, keys in segments of at
+/// most 64.
 ///
-/// Symbols as in attention/attention.h. Keys may lie in a ring: the key of position p is row p % key_rows of its sequence.
+/// Symbols as in attention/attention.h. Keys may lie in a ring: the key of position p is row p % key_rows of
+/// its sequence.
 #pragma once
 
 #include <cstdint>
@@ -30,13 +32,14 @@ struct KeyPattern {
   BlockLists blocks;        ///< blocks: s in a chosen block; a list per query row and group
 };
 
-/// out[t,h] = sum_s p_s v[s,g], lse[t,h] = log(sum_s exp(l_s) + exp(sink_h)), l_s = q.k_s / sqrt(E); -inf and zeros where
-/// nothing is seen. q, out [S*query_len, H*E]; k, v [S*key_rows, G*E]; sinks [H] or undefined; lse [S*query_len, H].
-/// All of one float dtype. Overwrites out and lse. `chosen`, for the causal pattern, may be null; else its tensors
-/// (blocks [S*query_len, G, K], counts [S*query_len, G]) are overwritten by the oracle's choice, unused entries by -1.
-void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern, const Tensor& q,
-                       const Tensor& k, const Tensor& v, const Tensor& sinks, const Tensor& out, const Tensor& lse,
-                       const BlockLists* chosen);
+/// out[t,h] = sum_s p_s v[s,g], lse[t,h] = log(sum_s exp(l_s) + exp(sink_h)), l_s = q.k_s / sqrt(E); -inf and
+/// zeros where nothing is seen. q, out [S*query_len, H*E]; k, v [S*key_rows, G*E]; sinks [H] or undefined; lse
+/// [S*query_len, H]. All of one float dtype. Overwrites out and lse. `chosen`, for the causal pattern, may be
+/// null; else its tensors (blocks [S*query_len, G, K], counts [S*query_len, G]) are overwritten by the oracle's
+/// choice, unused entries by -1.
+void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
+                       const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
+                       const Tensor& out, const Tensor& lse, const BlockLists* chosen);
 
 /// Where backward writes: overwritten, or added to where `add` is set.
 struct GradientBuffer {
@@ -48,10 +51,11 @@ struct AttentionGradients {
   Tensor sinks;  ///< [H], always added to; undefined without
 };
 
-/// Backward of attention_forward given out, lse and dout = dL/dout [S*query_len, H*E]. Recomputes the probabilities. Each
-/// gradient has its own buffer. Deterministic for a fixed number of threads.
-void attention_backward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern, const Tensor& q,
-                        const Tensor& k, const Tensor& v, const Tensor& sinks, const Tensor& out, const Tensor& lse,
-                        const Tensor& dout, const AttentionGradients& gradients);
+/// Backward of attention_forward given out, lse and dout = dL/dout [S*query_len, H*E]. Recomputes the
+/// probabilities. Each gradient has its own buffer. Deterministic for a fixed number of threads.
+void attention_backward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
+                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
+                        const Tensor& out, const Tensor& lse, const Tensor& dout,
+                        const AttentionGradients& gradients);
 
 }  // namespace hysparse::cpu

@@ -1,7 +1,9 @@
 /// Backward. With P the probabilities, delta = rowsum(dO * O) per query row and head:
-///   dV = P^T dO;  dP = dO V^T;  dS = P * (dP - delta);  dQ = dS K / sqrt(E);  dK = dS^T Q / sqrt(E);  dsink = -sum P_sink delta.
-/// dQ rows are written by one tile each. dK and dV of a sequence and group are summed by one thread, tile after tile; where
-/// there are too few of those to fill the threads, the tiles are dealt to several partial sums that are added in order.
+///   dV = P^T dO;  dP = dO V^T;  dS = P * (dP - delta);  dQ = dS K / sqrt(E);  dK = dS^T Q / sqrt(E);  dsink =
+///   -sum P_sink delta.
+/// dQ rows are written by one tile each. dK and dV of a sequence and group are summed by one thread, tile after
+/// tile; where there are too few of those to fill the threads, the tiles are dealt to several partial sums that
+/// are added in order.
 #include <cmath>
 
 #include "attention/cpu/tiles.h"
@@ -63,7 +65,6 @@ class BackwardWorker {
  private:
   /// Queries (scaled) and dout as rows and as columns, lse and delta per lane.
   void gather(const BackwardData<T>& data) {
-    constexpr std::int64_t width = vector_lanes<T>;
     const std::int64_t head_dim = sizes_.head_dim;
     const T scale = scale_[0];
     gather_transposed<T>(data.q, lanes_.offsets, grid_.lanes, head_dim, scale, query_);
@@ -73,19 +74,11 @@ class BackwardWorker {
       const std::int64_t offset = lanes_.offsets[m];
       const std::int64_t used = offset < 0 ? 0 : head_dim;
       const T *q = data.q + offset, *g = data.dout + offset, *o = data.out + offset;
-      alignas(64) T sum[width] = {};
       for (std::int64_t e = 0; e < used; ++e) query[e] = scale * q[e];
       for (std::int64_t e = 0; e < used; ++e) dout[e] = g[e];
       std::fill(query + used, query + row_width_, T(0));
       std::fill(dout + used, dout + row_width_, T(0));
-      std::int64_t e = 0;
-      for (; e + width <= used; e += width) {
-        for (std::int64_t j = 0; j < width; ++j) sum[j] += g[e + j] * o[e + j];
-      }
-      for (std::int64_t j = 0; e + j < used; ++j) sum[j] += g[e + j] * o[e + j];
-      T delta = 0;
-      for (std::int64_t j = 0; j < width; ++j) delta += sum[j];
-      delta_[m] = delta;
+      delta_[m] = dot(g, o, used);
       const T lse = used == 0 ? T(0) : data.lse[lanes_.rows[m]];
       lse_[m] = lse == -std::numeric_limits<T>::infinity() ? T(0) : lse;  // saw nothing: every p is 0
     }
@@ -118,10 +111,10 @@ class BackwardWorker {
   const std::int64_t row_width_;
   Segmenter segmenter_;
   TileLanes<T> lanes_;
-  Scratch<T> query_, dout_, dquery_;     // [E, lanes]
-  Scratch<T> query_rows_, dout_rows_;    // [lanes, row_width]
-  Scratch<T> p_, dp_;                    // [max_segment, lanes]
-  Scratch<T> lse_, delta_, scale_;       // [lanes]
+  Scratch<T> query_, dout_, dquery_;   // [E, lanes]
+  Scratch<T> query_rows_, dout_rows_;  // [lanes, row_width]
+  Scratch<T> p_, dp_;                  // [max_segment, lanes]
+  Scratch<T> lse_, delta_, scale_;     // [lanes]
 };
 
 /// Partial sums per sequence and group, so that tasks fill the threads.
@@ -136,7 +129,8 @@ template <class T>
 void zero_slab(const AttentionSizes& sizes, const QueryTile& tile, T* buffer) {
   const std::int64_t stride = sizes.num_kv_heads * sizes.head_dim;
   T* slab = buffer + tile.sequence * sizes.key_rows * stride + tile.group * sizes.head_dim;
-  for (std::int64_t row = 0; row < sizes.key_rows; ++row) std::fill_n(slab + row * stride, sizes.head_dim, T(0));
+  for (std::int64_t row = 0; row < sizes.key_rows; ++row)
+    std::fill_n(slab + row * stride, sizes.head_dim, T(0));
 }
 
 /// target (+)= sum of `parts` arrays of its size, in order.
@@ -158,17 +152,19 @@ void add_parts(const Stream& stream, const T* partial, std::int64_t parts, const
 
 }  // namespace
 
-void attention_backward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern, const Tensor& q,
-                        const Tensor& k, const Tensor& v, const Tensor& sinks, const Tensor& out, const Tensor& lse,
-                        const Tensor& dout, const AttentionGradients& gradients) {
+void attention_backward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
+                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
+                        const Tensor& out, const Tensor& lse, const Tensor& dout,
+                        const AttentionGradients& gradients) {
   dispatch_float(q.dtype(), [&]<class T>() {
     const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
     const std::int64_t group = sizes.group_size(), slabs = sizes.sequences * sizes.num_kv_heads;
     const std::int64_t parts = count_parts(slabs, grid.per_sequence, stream.pool->threads());
     const bool with_sinks = gradients.sinks.defined();
-    const BackwardData<T> data{q.data<T>(),   k.data<T>(),    v.data<T>(), with_sinks ? sinks.data<T>() : nullptr,
-                               out.data<T>(), lse.data<T>(),  dout.data<T>(),
-                               gradients.q.buffer.data<T>(), gradients.q.add};
+    const BackwardData<T> data{
+        q.data<T>(),    k.data<T>(),   v.data<T>(),    with_sinks ? sinks.data<T>() : nullptr,
+        out.data<T>(),  lse.data<T>(), dout.data<T>(), gradients.q.buffer.data<T>(),
+        gradients.q.add};
     const Scratch<T> dk_parts(parts > 1 ? parts * k.numel() : 0), dv_parts(parts > 1 ? parts * v.numel() : 0);
     const Scratch<T> dsinks(with_sinks ? slabs * parts * group : 0);
     if (with_sinks) std::fill_n(static_cast<T*>(dsinks), slabs * parts * group, T(0));

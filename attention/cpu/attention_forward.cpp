@@ -1,5 +1,5 @@
-/// Forward: one pass over the segments of a tile with the running maximum and sum of the softmax. Writes out and lse of
-/// its own rows only, so any order of tiles gives the same bits.
+/// Forward: one pass over the segments of a tile with the running maximum and sum of the softmax. Writes out
+/// and lse of its own rows only, so any order of tiles gives the same bits.
 #include <cmath>
 #include <optional>
 
@@ -13,7 +13,8 @@ namespace {
 template <class T>
 class ForwardWorker {
  public:
-  ForwardWorker(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid, const BlockLists* chosen)
+  ForwardWorker(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid,
+                const BlockLists* chosen)
       : sizes_(sizes),
         grid_(grid),
         segmenter_(sizes, pattern),
@@ -31,7 +32,8 @@ class ForwardWorker {
     const std::int64_t lanes = grid_.lanes, head_dim = sizes_.head_dim, stride = sizes_.num_kv_heads * head_dim;
     const std::int64_t base = tile.sequence * sizes_.key_rows * stride + tile.group * head_dim;
     lanes_.set(tile);
-    gather_transposed<T>(q, lanes_.offsets, lanes, head_dim, T(1) / std::sqrt(static_cast<T>(head_dim)), query_);
+    gather_transposed<T>(q, lanes_.offsets, lanes, head_dim, T(1) / std::sqrt(static_cast<T>(head_dim)),
+                         query_);
     start(tile, sinks);
     for (const Segment& segment : segmenter_.segments(tile)) {
       const std::int64_t at = base + segment.row * stride;
@@ -62,7 +64,8 @@ class ForwardWorker {
     if (selector_) selector_->start(tile);
   }
 
-  /// Logits become exp(logit - running maximum); what was summed under an older maximum is scaled down to the new one.
+  /// Logits become exp(logit - running maximum); what was summed under an older maximum is scaled down to the
+  /// new one.
   void exponentiate(std::int64_t count) {
     constexpr std::int64_t width = vector_lanes<T>;
     const std::int64_t lanes = grid_.lanes;
@@ -126,9 +129,9 @@ class ForwardWorker {
 
 }  // namespace
 
-void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern, const Tensor& q,
-                       const Tensor& k, const Tensor& v, const Tensor& sinks, const Tensor& out, const Tensor& lse,
-                       const BlockLists* chosen) {
+void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
+                       const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
+                       const Tensor& out, const Tensor& lse, const BlockLists* chosen) {
   HYSPARSE_CHECK(chosen == nullptr || pattern.kind == KeyPattern::Kind::causal);
   dispatch_float(q.dtype(), [&]<class T>() {
     const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
@@ -142,7 +145,8 @@ void attention_forward(const Stream& stream, const AttentionSizes& sizes, const 
           // The last tiles of the sequences see the most keys: they come first.
           const std::int64_t index = grid.per_sequence - 1 - task / slabs, slab = task % slabs;
           const std::int64_t first = index * grid.tokens;
-          worker.run({slab / sizes.num_kv_heads, slab % sizes.num_kv_heads, first, std::min(grid.tokens, sizes.query_len - first)},
+          worker.run({slab / sizes.num_kv_heads, slab % sizes.num_kv_heads, first,
+                      std::min(grid.tokens, sizes.query_len - first)},
                      q_data, k_data, v_data, sink_data, out_data, lse_data);
         });
   });

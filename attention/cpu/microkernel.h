@@ -1,6 +1,6 @@
-/// The small matrix products of attention tiles, in vector registers. OpenBLAS spends longer entering and packing a
-/// product of these sizes (tens by tens) than computing it. Every element of a result is one chain of multiply-adds in
-/// ascending depth, whatever its place in the tile: equal keys have bitwise equal logits.
+/// The small matrix products of attention tiles, in vector registers. OpenBLAS spends longer entering and
+/// packing a product of these sizes (tens by tens) than computing it. Every element of a result is one chain of
+/// multiply-adds in ascending depth, whatever its place in the tile: equal keys have bitwise equal logits.
 #pragma once
 
 #include <algorithm>
@@ -30,8 +30,8 @@ using Vector = typename VectorOf<T>::type;
 
 /// C (Rows, Vectors * lanes; the last vector holds `last` elements of C) (+)= A B over `depth`.
 template <class T, int Rows, int Vectors>
-void product_block(std::int64_t depth, const T* a, std::int64_t a_row, std::int64_t a_depth, const T* b, std::int64_t ldb,
-                   bool accumulate, std::int64_t last, T* c, std::int64_t ldc) {
+void product_block(std::int64_t depth, const T* a, std::int64_t a_row, std::int64_t a_depth, const T* b,
+                   std::int64_t ldb, bool accumulate, std::int64_t last, T* c, std::int64_t ldc) {
   constexpr std::int64_t lanes = vector_lanes<T>;
   Vector<T> sum[Rows][Vectors];
   const std::size_t last_bytes = static_cast<std::size_t>(last) * sizeof(T);
@@ -74,12 +74,13 @@ void product_block(std::int64_t depth, const T* a, std::int64_t a_row, std::int6
 }
 
 template <class T, int Vectors, int... Rows>
-void product_rows(std::int64_t rows, std::int64_t depth, const T* a, std::int64_t a_row, std::int64_t a_depth, const T* b,
-                  std::int64_t ldb, bool accumulate, std::int64_t last, T* c, std::int64_t ldc) {
+void product_rows(std::int64_t rows, std::int64_t depth, const T* a, std::int64_t a_row, std::int64_t a_depth,
+                  const T* b, std::int64_t ldb, bool accumulate, std::int64_t last, T* c, std::int64_t ldc) {
   std::int64_t i = 0;
   const auto run = [&]<int N>() {
     for (; i + N <= rows; i += N) {
-      product_block<T, N, Vectors>(depth, a + i * a_row, a_row, a_depth, b, ldb, accumulate, last, c + i * ldc, ldc);
+      product_block<T, N, Vectors>(depth, a + i * a_row, a_row, a_depth, b, ldb, accumulate, last, c + i * ldc,
+                                   ldc);
     }
   };
   (run.template operator()<Rows>(), ...);
@@ -89,8 +90,10 @@ void product_rows(std::int64_t rows, std::int64_t depth, const T* a, std::int64_
 template <class T, int Step, std::size_t... J>
 void butterfly(Vector<T>& a, Vector<T>& b, std::index_sequence<J...>) {
   constexpr auto lanes = static_cast<int>(vector_lanes<T>);
-  const Vector<T> low = __builtin_shufflevector(a, b, ((static_cast<int>(J) & Step) ? lanes + static_cast<int>(J) - Step : static_cast<int>(J))...);
-  const Vector<T> high = __builtin_shufflevector(a, b, ((static_cast<int>(J) & Step) ? lanes + static_cast<int>(J) : static_cast<int>(J) + Step)...);
+  const Vector<T> low = __builtin_shufflevector(
+      a, b, ((static_cast<int>(J) & Step) ? lanes + static_cast<int>(J) - Step : static_cast<int>(J))...);
+  const Vector<T> high = __builtin_shufflevector(
+      a, b, ((static_cast<int>(J) & Step) ? lanes + static_cast<int>(J) : static_cast<int>(J) + Step)...);
   a = low;
   b = high;
 }
@@ -113,8 +116,25 @@ void transpose_square(Vector<T>* rows) {
 
 }  // namespace detail
 
-/// C[i, j] (+)= sum_k A[i * a_row + k * a_depth] * B[k * ldb + j] for i < rows, j < width, k < depth. Rows of B are read in
-/// whole vectors: up to width rounded up to lanes. C may not overlap A or B. `accumulate` false does not read C.
+/// sum_i a[i] * b[i], in vector_lanes partial sums added pairwise: one order for a given n.
+template <class T>
+inline T dot(const T* a, const T* b, std::int64_t n) {
+  constexpr std::int64_t lanes = vector_lanes<T>;
+  alignas(64) T sum[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (std::int64_t j = 0; j < lanes; ++j) sum[j] += a[i + j] * b[i + j];
+  }
+  for (std::int64_t j = 0; i + j < n; ++j) sum[j] += a[i + j] * b[i + j];
+  for (std::int64_t half = lanes / 2; half > 0; half /= 2) {
+    for (std::int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
+  }
+  return sum[0];
+}
+
+/// C[i, j] (+)= sum_k A[i * a_row + k * a_depth] * B[k * ldb + j] for i < rows, j < width, k < depth. Rows of B
+/// are read in whole vectors: up to width rounded up to lanes. C may not overlap A or B. `accumulate` false
+/// does not read C.
 template <class T>
 void tile_product(std::int64_t rows, std::int64_t width, std::int64_t depth, const T* a, std::int64_t a_row,
                   std::int64_t a_depth, const T* b, std::int64_t ldb, bool accumulate, T* c, std::int64_t ldc) {
@@ -123,18 +143,21 @@ void tile_product(std::int64_t rows, std::int64_t width, std::int64_t depth, con
     const std::int64_t vectors = width - j > lanes ? 2 : 1;
     const std::int64_t last = std::min(lanes, width - j - (vectors - 1) * lanes);
     if (vectors == 2) {
-      detail::product_rows<T, 2, 8, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j, ldc);
+      detail::product_rows<T, 2, 8, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j,
+                                          ldc);
     } else {
-      detail::product_rows<T, 1, 16, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j, ldc);
+      detail::product_rows<T, 1, 16, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j,
+                                           ldc);
     }
     j += vectors * lanes;
   }
 }
 
-/// out[e * lanes_out + m] = scale * base[offsets[m] + e] for e < width, m < count: rows from anywhere become columns. `count`
-/// is a multiple of vector_lanes; a negative offset gives zeros.
+/// out[e * lanes_out + m] = scale * base[offsets[m] + e] for e < width, m < count: rows from anywhere become
+/// columns. `count` is a multiple of vector_lanes; a negative offset gives zeros.
 template <class T>
-void gather_transposed(const T* base, const std::int64_t* offsets, std::int64_t count, std::int64_t width, T scale, T* out) {
+void gather_transposed(const T* base, const std::int64_t* offsets, std::int64_t count, std::int64_t width,
+                       T scale, T* out) {
   constexpr std::int64_t lanes = vector_lanes<T>;
   for (std::int64_t m = 0; m < count; m += lanes) {
     for (std::int64_t e = 0; e < width; e += lanes) {
@@ -162,8 +185,8 @@ void gather_transposed(const T* base, const std::int64_t* offsets, std::int64_t 
 
 /// base[offsets[m] + e] (+)= scale[m] * in[e * count + m]: the inverse. Negative offsets are skipped.
 template <class T>
-void scatter_transposed(const T* in, std::int64_t count, std::int64_t width, const T* scale, bool accumulate, T* base,
-                        const std::int64_t* offsets) {
+void scatter_transposed(const T* in, std::int64_t count, std::int64_t width, const T* scale, bool accumulate,
+                        T* base, const std::int64_t* offsets) {
   constexpr std::int64_t lanes = vector_lanes<T>;
   for (std::int64_t m = 0; m < count; m += lanes) {
     detail::Vector<T> factor;

@@ -5,7 +5,8 @@
 
 namespace hysparse::cpu {
 
-/// Gathers a tile's block maxima and picks the top K blocks of each token. One per worker; memory O(T / B) per lane.
+/// Gathers a tile's block maxima and picks the top K blocks of each token. One per worker; memory O(T / B) per
+/// lane.
 template <class T>
 class BlockSelector {
  public:

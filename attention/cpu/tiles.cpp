@@ -2,7 +2,8 @@
 
 namespace hysparse::cpu {
 
-Segmenter::Segmenter(const AttentionSizes& sizes, const KeyPattern& pattern) : sizes_(sizes), pattern_(pattern) {
+Segmenter::Segmenter(const AttentionSizes& sizes, const KeyPattern& pattern)
+    : sizes_(sizes), pattern_(pattern) {
   if (pattern.kind == KeyPattern::Kind::blocks) {
     const std::int64_t block = pattern.blocks.block_size;
     members_.assign(static_cast<std::size_t>((sizes.start + sizes.query_len + block - 1) / block), 0);
@@ -15,7 +16,8 @@ void Segmenter::add_span(std::int64_t begin, std::int64_t end, std::uint64_t mem
   while (begin < end) {
     const std::int64_t row = begin % sizes_.key_rows;
     const std::int64_t count = std::min({end - begin, max_segment, sizes_.key_rows - row});
-    segments_.push_back({begin, row, count, members, !all_members || begin < all_from || begin + count > all_to});
+    segments_.push_back(
+        {begin, row, count, members, !all_members || begin < all_from || begin + count > all_to});
     begin += count;
   }
 }
@@ -29,21 +31,24 @@ const std::vector<Segment>& Segmenter::segments(const QueryTile& tile) {
       add_span(0, last + 1, everyone, 0, first + 1, true);
       break;
     case KeyPattern::Kind::window:
-      add_span(std::max<std::int64_t>(0, first - pattern_.window + 1), last + 1, everyone, last - pattern_.window + 1, first + 1, true);
+      add_span(std::max<std::int64_t>(0, first - pattern_.window + 1), last + 1, everyone,
+               last - pattern_.window + 1, first + 1, true);
       break;
     case KeyPattern::Kind::blocks: {
       const std::int64_t size = pattern_.blocks.block_size, top = pattern_.blocks.blocks.dim(2);
       const std::int32_t* blocks = pattern_.blocks.blocks.data<std::int32_t>();
       const std::int32_t* counts = pattern_.blocks.counts.data<std::int32_t>();
       for (std::int64_t i = 0; i < tile.tokens; ++i) {
-        const std::int64_t list = (tile.sequence * sizes_.query_len + tile.first + i) * sizes_.num_kv_heads + tile.group;
+        const std::int64_t list =
+            (tile.sequence * sizes_.query_len + tile.first + i) * sizes_.num_kv_heads + tile.group;
         for (std::int64_t j = 0; j < counts[list]; ++j) {
           members_[static_cast<std::size_t>(blocks[list * top + j])] |= std::uint64_t{1} << i;
         }
       }
       for (std::int64_t b = 0; b * size <= last; ++b) {
         const std::uint64_t members = std::exchange(members_[static_cast<std::size_t>(b)], 0);
-        if (members != 0) add_span(b * size, std::min((b + 1) * size, last + 1), members, 0, first + 1, members == everyone);
+        if (members != 0)
+          add_span(b * size, std::min((b + 1) * size, last + 1), members, 0, first + 1, members == everyone);
       }
       break;
     }

@@ -1,7 +1,9 @@
-/// How attention is cut into tiles: a few neighbouring query tokens of one group, and the segments of keys they see.
+/// How attention is cut into tiles: a few neighbouring query tokens of one group, and the segments of keys they
+/// see.
 ///
-/// Lane m = r * stride + i of a tile holds head r of the group and token i of the tile: products run with tokens and heads
-/// across vector lanes, so that maxima and sums over keys need no work across lanes. Lanes without a token are zero queries.
+/// Lane m = r * stride + i of a tile holds head r of the group and token i of the tile: products run with
+/// tokens and heads across vector lanes, so that maxima and sums over keys need no work across lanes. Lanes
+/// without a token are zero queries.
 #pragma once
 
 #include <algorithm>
@@ -21,13 +23,16 @@ namespace hysparse::cpu {
 inline constexpr std::int64_t max_segment = 64;
 
 /// Lanes of a tile, about: wide tiles where all tokens see much the same keys, narrow ones elsewhere. Measured.
-inline std::int64_t wanted_lanes(KeyPattern::Kind kind) { return kind == KeyPattern::Kind::causal ? 64 : 16; }
+inline std::int64_t wanted_lanes(KeyPattern::Kind kind) {
+  return kind == KeyPattern::Kind::causal ? 64 : 16;
+}
 
 /// A scratch array of one worker, aligned and counted like a tensor.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(std::int64_t count) : tensor_(Tensor::empty({count}, dtype_of<T>)), data_(tensor_.data<T>()) {}
+  explicit Scratch(std::int64_t count)
+      : tensor_(Tensor::empty({count}, dtype_of<T>)), data_(tensor_.data<T>()) {}
   operator T*() const { return data_; }
 
  private:
@@ -40,8 +45,9 @@ struct Segment {
   std::int64_t key = 0;
   std::int64_t row = 0;
   std::int64_t count = 0;
-  std::uint64_t members = 0;  ///< bit i: token i of the tile sees this part of the keys (as far as causality allows)
-  bool masked = false;        ///< some token does not see some key
+  std::uint64_t members =
+      0;                ///< bit i: token i of the tile sees this part of the keys (as far as causality allows)
+  bool masked = false;  ///< some token does not see some key
 };
 
 /// Tiles of one call: `tokens` query tokens each (the last of a sequence may have fewer), `lanes` lanes.
@@ -72,8 +78,8 @@ class Segmenter {
   const std::vector<Segment>& segments(const QueryTile& tile);
 
  private:
-  void add_span(std::int64_t begin, std::int64_t end, std::uint64_t members, std::int64_t all_from, std::int64_t all_to,
-                bool all_members);
+  void add_span(std::int64_t begin, std::int64_t end, std::uint64_t members, std::int64_t all_from,
+                std::int64_t all_to, bool all_members);
 
   const AttentionSizes& sizes_;
   const KeyPattern& pattern_;
@@ -85,7 +91,13 @@ class Segmenter {
 template <class T>
 struct TileLanes {
   TileLanes(const AttentionSizes& attention_sizes, const KeyPattern& key_pattern, const TileGrid& tile_grid)
-      : sizes(attention_sizes), pattern(key_pattern), grid(tile_grid), offsets(grid.lanes), rows(grid.lanes), from(grid.lanes), to(grid.lanes) {}
+      : sizes(attention_sizes),
+        pattern(key_pattern),
+        grid(tile_grid),
+        offsets(grid.lanes),
+        rows(grid.lanes),
+        from(grid.lanes),
+        to(grid.lanes) {}
 
   void set(const QueryTile& tile) {
     std::fill_n(static_cast<std::int64_t*>(offsets), grid.lanes, -1);
@@ -119,7 +131,8 @@ struct TileLanes {
     for (std::int64_t s = 0; s < segment.count; ++s) {
       const T key = static_cast<T>(segment.key + s);
       T* row = logits + s * grid.lanes;
-      for (std::int64_t m = 0; m < grid.lanes; ++m) row[m] = (key >= low[m]) & (key < high[m]) ? row[m] : hidden;
+      for (std::int64_t m = 0; m < grid.lanes; ++m)
+        row[m] = (key >= low[m]) & (key < high[m]) ? row[m] : hidden;
     }
   }
 
@@ -131,7 +144,8 @@ struct TileLanes {
   Scratch<T> from, to;            ///< the lane sees keys in [from, to)
 };
 
-/// Runs body(worker, task) for each task, handed out as threads come free; each thread has one Worker made by make().
+/// Runs body(worker, task) for each task, handed out as threads come free; each thread has one Worker made by
+/// make().
 template <class Make, class Body>
 void parallel_workers(const Stream& stream, std::int64_t tasks, const Make& make, const Body& body) {
   std::atomic<std::int64_t> next{0};

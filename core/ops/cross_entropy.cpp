@@ -5,6 +5,7 @@
 #include "core/backend.h"
 #include "core/cpu/cross_entropy.h"
 #include "core/cpu/matmul.h"
+#include "core/ops/scalar.h"
 
 namespace hysparse {
 namespace {
@@ -59,8 +60,7 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& hea
                     losses.slice(begin, end));
   });
   for (std::int64_t t = 0; t < losses.numel(); ++t) result.loss += losses.data<double>()[t];
-  const Tensor sum = Tensor::empty({1}, x.value.dtype(), x.value.device());
-  dispatch_float(sum.dtype(), [&]<class T>() { *sum.data<T>() = static_cast<T>(result.loss); });
+  const Tensor sum = scalar_tensor(result.loss, x.value.dtype(), x.value.device());
 
   const Var parameter = tape.parameter(head);
   result.loss_sum = tape.output(sum, {x, parameter});
@@ -69,9 +69,8 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& hea
               [stream, saved = tape.save(x.value), head = head.value, targets, lse = tape.save(lse),
                dx = x.grad, dhead = parameter.grad, dloss = result.loss_sum.grad] {
                 const Tensor rows = saved.get(), row_lse = lse.get();
-                const double scale = dispatch_float(
-                    rows.dtype(), [&]<class T>() { return static_cast<double>(*dloss->value().data<T>()); });
-                const auto target = dx ? dx->target() : Gradient::Target{};
+                const double scale = scalar_value(dloss->value());
+const auto target = dx ? dx->target() : Gradient::Target{};
                 for_each_chunk(stream, rows, head,
                                [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
                                  HYSPARSE_LAUNCH(stream, cross_entropy_backward, logits,

@@ -13,8 +13,8 @@ Runtime* the_runtime = nullptr;
 class FailurePrinter : public ::testing::EmptyTestEventListener {
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    std::fprintf(stderr, "rank %d: %s:%d: %s\n", the_runtime->rank(), result.file_name() ? result.file_name() : "?",
-                 result.line_number(), result.summary());
+    std::fprintf(stderr, "rank %d: %s:%d: %s\n", the_runtime->rank(),
+                 result.file_name() ? result.file_name() : "?", result.line_number(), result.summary());
   }
 };
 
@@ -45,7 +45,9 @@ int run_tests(int argc, char** argv) {
 
 }  // namespace
 
-Runtime& runtime() { return *the_runtime; }
+Runtime& runtime() {
+  return *the_runtime;
+}
 
 }  // namespace hysparse::testing
 

@@ -1,34 +1,33 @@
-#include "parallel/flat_buffer.h"
-
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "parallel/flat_buffer.h"
 
 namespace hysparse {
 namespace {
 
-Placement dense(int stage = 0) { return {.tp = AxisPlacement::shard(0, 2), .stage = stage}; }
-Placement experts() { return {.mesh = MeshKind::expert, .ep = AxisPlacement::shard(0, 2)}; }
-
-std::vector<FlatParameter> parameters() {
-  return {{"embedding", {10, 7}, dense(), false},
-          {"experts", {4, 3, 5}, experts()},
+std::vector<FlatParameter> parameters(int tp = 1, int ep = 1) {
+  const auto dense = [&](int stage) { return Placement{.tp = AxisPlacement::shard(0, tp), .stage = stage}; };
+  const Placement experts{.mesh = MeshKind::expert, .ep = AxisPlacement::shard(0, ep)};
+  return {{"embedding", {10, 7}, dense(0), false},
+          {"experts", {4, 3, 5}, experts},
           {"norm", {9}, {}, false},
           {"later", {6, 6}, dense(1)},
           {"scalar", {}, {}},
-          {"matrix", {16, 16}, dense()}};
+          {"matrix", {16, 16}, dense(0)}};
 }
 
 TEST(FlatBuffer, HoldsThisKindAndStageInOrder) {
   const Mesh mesh({.tp = 2, .pp = 2, .ep = 2}, 8);
-  const FlatBuffer buffer(MeshKind::dense, parameters(), mesh, 1, DType::f32);
+  const FlatBuffer buffer(MeshKind::dense, parameters(2, 2), mesh, 1, DType::f32);
   std::vector<std::string> names;
   for (const FlatBuffer::Entry& e : buffer.entries()) names.push_back(e.declared.name);
   EXPECT_EQ(names, (std::vector<std::string>{"embedding", "norm", "scalar", "matrix"}));
   EXPECT_EQ(buffer.entries()[0].box, (Box{{5, 0}, {5, 7}}));
-  EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(), mesh, 1, DType::f32).entries().size(), 1u);
-  EXPECT_EQ(FlatBuffer(MeshKind::dense, parameters(), mesh, 4, DType::f32).entries()[0].declared.name, "later");
-  EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(), mesh, 4, DType::f32).numel(), 0);
+  EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(2, 2), mesh, 1, DType::f32).entries().size(), 1u);
+  EXPECT_EQ(FlatBuffer(MeshKind::dense, parameters(2, 2), mesh, 4, DType::f32).entries()[0].declared.name,
+            "later");
+  EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(2, 2), mesh, 4, DType::f32).numel(), 0);
 }
 
 TEST(FlatBuffer, ParametersAndShardsAreAlignedAndPlacesDoNotDependOnShards) {
@@ -99,7 +98,8 @@ TEST(FlatBuffer, ShardPiecesOfAllRanksCoverEveryParameterOnce) {
       for (const FlatBuffer::Piece& p : buffer.shard_pieces()) covered[p.entry] += p.end - p.begin;
     }
     const FlatBuffer buffer(MeshKind::dense, parameters(), Mesh({}, 1), 0, DType::f32);
-    for (std::size_t i = 0; i < buffer.entries().size(); ++i) EXPECT_EQ(covered[i], buffer.entries()[i].numel) << world;
+    for (std::size_t i = 0; i < buffer.entries().size(); ++i)
+      EXPECT_EQ(covered[i], buffer.entries()[i].numel) << world;
   }
 }
 

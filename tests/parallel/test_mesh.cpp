@@ -1,5 +1,3 @@
-#include "parallel/mesh.h"
-
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -7,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "parallel/mesh.h"
 #include "tests/parallel/meshes.h"
 
 namespace hysparse {
@@ -34,8 +33,12 @@ TEST(Mesh, FactorsMultiplyToTheWorldAndRanksFollowTheFormula) {
     ASSERT_EQ(n(Axis::dp_cp), n(Axis::dp) * n(Axis::cp));
     for (int r = 0; r < m.world(); ++r) {
       const auto c = [&](Axis a) { return m.coordinate(a, r); };
-      ASSERT_EQ(((c(Axis::pp) * n(Axis::dp) + c(Axis::dp)) * n(Axis::cp) + c(Axis::cp)) * n(Axis::tp) + c(Axis::tp), r);
-      ASSERT_EQ(((c(Axis::pp) * n(Axis::edp) + c(Axis::edp)) * n(Axis::ep) + c(Axis::ep)) * n(Axis::etp) + c(Axis::etp), r);
+      ASSERT_EQ(
+          ((c(Axis::pp) * n(Axis::dp) + c(Axis::dp)) * n(Axis::cp) + c(Axis::cp)) * n(Axis::tp) + c(Axis::tp),
+          r);
+      ASSERT_EQ(((c(Axis::pp) * n(Axis::edp) + c(Axis::edp)) * n(Axis::ep) + c(Axis::ep)) * n(Axis::etp) +
+                    c(Axis::etp),
+                r);
       ASSERT_EQ(c(Axis::dp_cp), c(Axis::dp) * n(Axis::cp) + c(Axis::cp));
       ASSERT_EQ(c(Axis::world), r);
     }
@@ -43,7 +46,8 @@ TEST(Mesh, FactorsMultiplyToTheWorldAndRanksFollowTheFormula) {
 }
 
 TEST(Mesh, GroupsPartitionTheWorldAndMembersDifferOnTheirAxisOnly) {
-  const std::vector<Axis> dense{Axis::pp, Axis::dp, Axis::cp, Axis::tp}, expert{Axis::pp, Axis::edp, Axis::ep, Axis::etp};
+  const std::vector<Axis> dense{Axis::pp, Axis::dp, Axis::cp, Axis::tp},
+      expert{Axis::pp, Axis::edp, Axis::ep, Axis::etp};
   for (const Mesh& m : all_meshes()) {
     for (const Axis axis : axes) {
       std::vector<int> seen;
@@ -78,8 +82,8 @@ TEST(Mesh, FoldsExpertsOverDataAndTensorRanks) {
 
 TEST(Mesh, RefusalsNameEveryFactorAndTheNearestSizes) {
   const std::string tp = problems_of({.tp = 4}, 6);
-  for (const char* part : {"world size 6", "parallel.tp * parallel.cp * parallel.pp = 4 * 1 * 1 = 4", "worlds that work are 4 and 8",
-                           "parallel.tp 3 or 6 fits 6 ranks"}) {
+  for (const char* part : {"world size 6", "parallel.tp * parallel.cp * parallel.pp = 4 * 1 * 1 = 4",
+                           "worlds that work are 4 and 8", "parallel.tp 3 or 6 fits 6 ranks"}) {
     EXPECT_NE(tp.find(part), std::string::npos) << part << " in: " << tp;
   }
   const std::string ep = problems_of({.ep = 3, .etp = 2}, 4);
@@ -112,7 +116,8 @@ TEST(Mesh, SuggestedFactorsWork) {
 }
 
 TEST(Mesh, RefusesSizesBelowOneAndAbsurdOnes) {
-  EXPECT_NE(problems_of({.tp = 0, .ep = -2}, 4).find("parallel.tp: 0: must be at least 1\nparallel.ep: -2:"), std::string::npos);
+  EXPECT_NE(problems_of({.tp = 0, .ep = -2}, 4).find("parallel.tp: 0: must be at least 1\nparallel.ep: -2:"),
+            std::string::npos);
   EXPECT_NE(problems_of({}, 0).find("world size 0"), std::string::npos);
   EXPECT_NE(problems_of({.tp = 2147483647, .pp = 2147483647, .cp = 2147483647}, 4), "");
 }

@@ -1,9 +1,8 @@
-#include "parallel/placement.h"
-
 #include <map>
 
 #include <gtest/gtest.h>
 
+#include "parallel/placement.h"
 #include "tests/parallel/meshes.h"
 
 namespace hysparse {
@@ -27,8 +26,8 @@ std::vector<std::int64_t> indices_of(const Shape& shape, const Box& box) {
 }
 
 TEST(BoxesOfRange, EveryRangeOfEverySmallShapeIsCoveredInOrder) {
-  for (const Shape& shape : {Shape{}, Shape{1}, Shape{7}, Shape{3, 4}, Shape{1, 5}, Shape{5, 1}, Shape{2, 3, 4}, Shape{3, 1, 2},
-                             Shape{2, 2, 3, 2}, Shape{1, 1, 1, 3}, Shape{2, 1, 3, 1}}) {
+  for (const Shape& shape : {Shape{}, Shape{1}, Shape{7}, Shape{3, 4}, Shape{1, 5}, Shape{5, 1}, Shape{2, 3, 4},
+                             Shape{3, 1, 2}, Shape{2, 2, 3, 2}, Shape{1, 1, 1, 3}, Shape{2, 1, 3, 1}}) {
     for (std::int64_t begin = 0; begin <= shape.numel(); ++begin) {
       for (std::int64_t end = begin; end <= shape.numel(); ++end) {
         const std::vector<Box> boxes = boxes_of_range(shape, begin, end);
@@ -47,7 +46,8 @@ TEST(BoxesOfRange, EveryRangeOfEverySmallShapeIsCoveredInOrder) {
 TEST(BoxesOfRange, WholeRowsAreOneBox) {
   EXPECT_EQ(boxes_of_range({4, 6}, 0, 24), (std::vector<Box>{{{0, 0}, {4, 6}}}));
   EXPECT_EQ(boxes_of_range({4, 6}, 6, 18), (std::vector<Box>{{{1, 0}, {2, 6}}}));
-  EXPECT_EQ(boxes_of_range({4, 6}, 4, 20), (std::vector<Box>{{{0, 4}, {1, 2}}, {{1, 0}, {2, 6}}, {{3, 0}, {1, 2}}}));
+  EXPECT_EQ(boxes_of_range({4, 6}, 4, 20),
+            (std::vector<Box>{{{0, 4}, {1, 2}}, {{1, 0}, {2, 6}}, {{3, 0}, {1, 2}}}));
   EXPECT_TRUE(boxes_of_range({0, 6}, 0, 0).empty());
   EXPECT_THROW(boxes_of_range({4, 6}, 0, 25), CheckFailure);
 }
@@ -134,7 +134,8 @@ TEST(Placement, NonOwnersHoldACopyOfAnOwnersPart) {
         if (!p.is_held(mesh, rank)) continue;
         int owners = 0;
         for (int other = 0; other < mesh.world(); ++other) {
-          const bool same_data = mesh.coordinate(data_axis(p.mesh), rank) == mesh.coordinate(data_axis(p.mesh), other);
+          const bool same_data =
+              mesh.coordinate(data_axis(p.mesh), rank) == mesh.coordinate(data_axis(p.mesh), other);
           if (!same_data || !p.is_owner(mesh, other)) continue;
           owners += p.local_box(global, mesh, rank) == p.local_box(global, mesh, other);
         }

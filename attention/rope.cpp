@@ -1,0 +1,39 @@
+#include "attention/rope.h"
+
+#include "attention/cpu/rope.h"
+#include "core/backend.h"
+
+namespace hysparse {
+
+Var qk_norm_rope(Tape& tape, const Var& x, const Parameter* norm_weight, double eps, std::int64_t head_dim,
+                 std::int64_t seq_len, const RopeConfig& rope, std::int64_t start) {
+  HYSPARSE_CHECK(x.shape().rank() == 2 && head_dim >= 1 && x.dim(1) % head_dim == 0, "x {}, head size {}",
+                 x.shape().str(), head_dim);
+  HYSPARSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim % 2 == 0 && rope.rotary_dim <= head_dim,
+                 "rotary_dim {} of {}", rope.rotary_dim, head_dim);
+  HYSPARSE_CHECK(seq_len >= 1 && start >= 0, "sequence of {} from {}", seq_len, start);
+  HYSPARSE_CHECK(norm_weight == nullptr || norm_weight->value.shape() == Shape{head_dim}, "norm weight {}",
+                 norm_weight->value.shape().str());
+  const Stream& stream = tape.stream();
+  const Var weight = norm_weight != nullptr ? tape.parameter(*norm_weight) : Var{};
+  const Tensor table =
+      HYSPARSE_LAUNCH(stream, rope_table, rope.theta, rope.rotary_dim, start, seq_len, x.value.dtype());
+  const cpu::NormRope op{.head_dim = head_dim, .table = table, .weight = weight.value, .eps = eps};
+  const Tensor y = Tensor::empty(x.shape(), x.value.dtype(), x.value.device());
+  HYSPARSE_LAUNCH(stream, norm_rope_forward, op, x.value, y);
+  const Var out = tape.output(y, {x, weight});
+  if (!out.requires_grad()) return out;
+  tape.record("qk_norm_rope", {out},
+              [stream, op, x_saved = norm_weight != nullptr ? tape.save(x.value) : Saved(), dx = x.grad,
+               dweight = weight.grad, dout = out.grad] {
+                const Tensor& dy = dout->value();
+                const Gradient::Target target =
+                    dx ? dx->target()
+                       : Gradient::Target{Tensor::empty(dy.shape(), dy.dtype(), dy.device()), false};
+                HYSPARSE_LAUNCH(stream, norm_rope_backward, op, x_saved.get(), dy, target.buffer, target.add,
+                                dweight ? dweight->value() : Tensor());
+              });
+  return out;
+}
+
+}  // namespace hysparse

@@ -1,0 +1,74 @@
+// `hysparse eval`: loss of a checkpoint or export on a token file, and its gradients.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/safetensors.h"
+#include "launch/commands.h"
+#include "launch/evaluate.h"
+#include "launch/loaded_model.h"
+#include "model/export_names.h"
+
+namespace hysparse {
+namespace {
+
+DType eval_dtype(const std::string& name) {
+  if (name == "fp64") return DType::f64;
+  if (name == "fp32") return DType::f32;
+  if (name == "bf16") throw_error("--dtype: bf16: the CPU computes in fp32 or fp64");
+  throw_error("--dtype: {}: must be fp64 or fp32", name);
+}
+
+/// d(mean loss)/d(parameter) under the export's names.
+void write_gradients(const LoadedModel& loaded, const std::string& path, DType dtype) {
+  std::vector<ParameterDeclaration> trainable;
+  for (const ParameterSet::Entry& e : loaded.parameters().entries()) {
+    if (e.declaration.trainable) trainable.push_back(e.declaration);
+  }
+  const std::vector<ExportName> names = export_names(trainable);
+  std::vector<SafetensorsTensor> tensors;
+  for (const ExportName& n : names) tensors.push_back({n.name, dtype, n.shape});
+  SafetensorsWriter writer = SafetensorsWriter::to_file(path, tensors);
+  for (const ExportName& n : names) writer.write(n.name, n.of(loaded.parameters().get(n.declaration).grad));
+  writer.finish();
+}
+
+/// The vocabulary of a token file with a header, against the model's.
+void require_vocabulary(const TokenStream& tokens, const ModelConfig& config) {
+  const auto* file = dynamic_cast<const TokenFile*>(&tokens);
+  if (file != nullptr && file->info().vocab_size > config.vocab_size) {
+    throw_error("--data: {}: its vocabulary has {} ids, the model's {}", file->path(), file->info().vocab_size,
+                config.vocab_size);
+  }
+}
+
+}  // namespace
+
+int run_eval(Runtime& runtime, const EvalOptions& options) {
+  require_one_rank(runtime.world(), "eval");
+  const DType dtype = eval_dtype(options.dtype);
+  if (options.seq_len < 1) throw_error("--seq-len: {}: must be at least 1", options.seq_len);
+  if (options.batches && *options.batches < 1) throw_error("--batches: {}: must be at least 1", *options.batches);
+  const auto tokens = open_token_stream(options.data);
+  LoadedModel loaded(options.model, dtype, options.grads.has_value());
+  require_vocabulary(*tokens, loaded.source().config());
+  SequentialWindows windows(*tokens, options.seq_len);
+  const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
+  const Evaluation result =
+      evaluate(loaded.model(), windows, count, loaded.stream(), loaded.alone(), options.grads.has_value());
+  if (options.grads) write_gradients(loaded, *options.grads, dtype);
+  if (options.json) {
+    const nlohmann::ordered_json line{{"loss", result.loss},           {"tokens", result.tokens},
+                                      {"sequences", result.sequences}, {"model", loaded.source().description()},
+                                      {"dtype", options.dtype},        {"seq_len", options.seq_len}};
+    fmt::print("{}\n", line.dump());
+  } else {
+    fmt::print("{}\n{} windows of {} tokens from {}\nloss {:.6f} nats per token\n", loaded.source().description(),
+               result.sequences, options.seq_len, options.data, result.loss);
+  }
+  return 0;
+}
+
+}  // namespace hysparse

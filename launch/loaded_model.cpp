@@ -1,0 +1,20 @@
+#include "launch/loaded_model.h"
+
+#include <cstdio>
+
+namespace hysparse {
+
+LoadedModel::LoadedModel(const std::string& path, DType dtype, bool gradients)
+    : pool_(default_thread_count(1)), source_(ModelSource::open(path)) {
+  for (const std::string& warning : source_->warnings()) fmt::print(stderr, "hysparse: warning: {}\n", warning);
+  parameters_ = std::make_unique<ParameterSet>(source_->config(), Mesh(MeshConfig{}, 1), 0, dtype, gradients);
+  source_->load(*parameters_);
+  model_ = std::make_unique<Model>(source_->config(), *parameters_);
+  alone_ = local_communicator("ep");
+}
+
+void require_one_rank(int world, const char* command) {
+  if (world > 1) throw_error("{}: runs on one rank, mpirun started {}; leave mpirun out", command, world);
+}
+
+}  // namespace hysparse

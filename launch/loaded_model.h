@@ -1,0 +1,37 @@
+/// A model with its weights on this process alone: what eval, generate and export work on.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/thread_pool.h"
+#include "launch/model_source.h"
+#include "model/model.h"
+#include "parallel/communicator.h"
+
+namespace hysparse {
+
+class LoadedModel {
+ public:
+  /// Opens `path` (an export, a step directory or a run directory) and loads its weights as `dtype`; with gradient
+  /// buffers when `gradients`. Throws Error. Warnings of the source go to stderr.
+  LoadedModel(const std::string& path, DType dtype, bool gradients);
+
+  const ModelSource& source() const { return *source_; }
+  const Model& model() const { return *model_; }
+  const ParameterSet& parameters() const { return *parameters_; }
+  Stream stream() { return {Device{}, &pool_, nullptr}; }
+  Communicator& alone() { return *alone_; }
+
+ private:
+  ThreadPool pool_;
+  std::unique_ptr<ModelSource> source_;
+  std::unique_ptr<ParameterSet> parameters_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Communicator> alone_;
+};
+
+/// Throws Error when there is more than one rank: eval, generate, export and prepare run on one.
+void require_one_rank(int world, const char* command);
+
+}  // namespace hysparse

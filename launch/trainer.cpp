@@ -1,0 +1,151 @@
+#include "launch/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "launch/stop_signal.h"
+#include "launch/validation.h"
+#include "optim/schedule.h"
+
+namespace hysparse {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+AdamWConfig adamw_config(const RunConfig::Optim& optim) {
+  return {.beta1 = optim.betas[0], .beta2 = optim.betas[1], .eps = optim.eps, .weight_decay = optim.weight_decay};
+}
+
+ScheduleConfig schedule_config(const RunConfig& config) {
+  static constexpr ScheduleKind kinds[] = {ScheduleKind::constant, ScheduleKind::cosine, ScheduleKind::wsd};
+  return {.kind = kinds[static_cast<int>(config.optim.schedule)],
+          .lr = config.optim.lr,
+          .min_lr_ratio = config.optim.min_lr_ratio,
+          .steps = config.train.steps,
+          .warmup_steps = config.optim.warmup_steps,
+          .decay_steps = config.optim.decay_steps};
+}
+
+}  // namespace
+
+Trainer::Trainer(Runtime& runtime, const RunConfig& config)
+    : runtime_(runtime),
+      config_(config),
+      pool_(default_thread_count(runtime.local_ranks())),
+      stream_{Device{}, &pool_, nullptr},
+      groups_(runtime, Mesh(config.parallel.mesh, runtime.world())),
+      parameters_(config.model, groups_.mesh, runtime.rank(), config.dtype(), true),
+      model_(config.model, parameters_),
+      optimizer_(stream_, adamw_config(config.optim), groups_, {&parameters_.dense(), &parameters_.experts()}),
+      balance_(config.model, parameters_) {
+  set_collective_timeout(config.train.collective_timeout_s);
+  runtime.agree([&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });
+  start();
+}
+
+void Trainer::start() {
+  const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_);
+  progress_ = start.progress;
+  runtime_.agree([&] {
+    if (runtime_.rank() == 0) log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), start, peak);
+  });
+  writer_ = std::make_unique<CheckpointWriter>(config_.run.dir, static_cast<int>(config_.checkpoint.keep), *groups_.world);
+}
+
+void Trainer::run() {
+  watch_stop_signals();
+  while (progress_.step < config_.train.steps && !stop_) {
+    const auto start = Clock::now();
+    const StepResult result = train_step();
+    report(result, seconds_since(start));
+    maybe_validate();
+    maybe_save(stop_ || progress_.step == config_.train.steps);
+  }
+  writer_->finish();
+  if (log_) log_->finish(stop_);
+}
+
+Trainer::StepResult Trainer::train_step() {
+  parameters_.zero_gradients();
+  double loss_sum = 0;
+  for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m) {
+    const LossResult micro = accumulate(data_->train().load(progress_.samples, m));
+    loss_sum += micro.loss;
+    balance_.add(micro.loads);
+  }
+  optimizer_.reduce_gradients();
+  StepResult result;
+  result.grad_norm = optimizer_.global_norm();
+  result.lr = learning_rate();
+  const Totals totals = reduce_totals(loss_sum);
+  result.loss = totals.loss;
+  stop_ = totals.stop;
+  result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
+  if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {
+    throw_failure("step {}: loss {} and gradient norm {} must be finite; the last checkpoint is intact (train.nonfinite: skip leaves such steps out)",
+                  progress_.step + 1, result.loss, result.grad_norm);
+  }
+  if (!result.skipped) {
+    optimizer_.apply(result.lr, clip_scale(result.grad_norm, config_.optim.clip_grad));
+    optimizer_.gather_parameters();
+  }
+  result.load = balance_.finish_step(*groups_.dp, result.skipped);
+  progress_.advance(config_.train.global_batch_size, config_.train.seq_len);
+  return result;
+}
+
+LossResult Trainer::accumulate(const Batch& batch) {
+  const auto sequences = static_cast<double>(config_.train.global_batch_size);
+  const double tokens = sequences * static_cast<double>(config_.train.seq_len);
+  Tape tape(stream_);
+  LossResult result = model_.loss(tape, batch.inputs, batch.targets, config_.train.micro_batch_size, config_.train.seq_len,
+                                  *groups_.ep);
+  // Divided by global counts here, so that every reduction after this is a sum.
+  std::vector<Tape::Root> roots{{result.loss_sum, 1.0 / tokens}};
+  const auto layers = static_cast<double>(result.loads.size());
+  for (const Var& v : result.load_balance) roots.push_back({v, config_.model.moe->aux_loss / (sequences * layers)});
+  for (const Var& v : result.z) roots.push_back({v, config_.model.moe->z_loss / (tokens * layers)});
+  tape.backward(roots);
+  return result;
+}
+
+Trainer::Totals Trainer::reduce_totals(double local_loss) {
+  const Tensor sums = Tensor::from<double>({local_loss, stop_requested() ? 1.0 : 0.0}, {2});
+  groups_.world->all_reduce(sums);
+  const auto tokens = static_cast<double>(config_.train.global_batch_size * config_.train.seq_len);
+  return {sums.data<double>()[0] / tokens, sums.data<double>()[1] > 0};
+}
+
+double Trainer::learning_rate() const { return hysparse::learning_rate(schedule_config(config_), progress_.step); }
+
+void Trainer::report(const StepResult& result, double seconds) {
+  if (!log_) return;
+  log_->step({.step = progress_.step,
+              .loss = result.loss,
+              .lr = result.lr,
+              .grad_norm = result.grad_norm,
+              .tokens = progress_.tokens,
+              .seconds = seconds,
+              .skipped = result.skipped,
+              .load = result.load});
+}
+
+void Trainer::maybe_validate() {
+  const std::int64_t every = config_.train.eval_every;
+  const bool due = every > 0 && (progress_.step % every == 0 || progress_.step == config_.train.steps);
+  if (data_->valid() == nullptr || !due) return;
+  const double loss = validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size,
+                                      stream_, *groups_.dp, *groups_.ep);
+  if (log_) log_->validation(progress_.step, loss);
+}
+
+void Trainer::maybe_save(bool last) {
+  writer_->poll();
+  const std::int64_t every = config_.checkpoint.every;
+  if (!last && (every == 0 || progress_.step % every != 0)) return;
+  save_training_state(*writer_, config_, groups_, parameters_, optimizer_, progress_);
+}
+
+}  // namespace hysparse

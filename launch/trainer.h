@@ -1,0 +1,72 @@
+/// The training loop. One step reads like docs/architecture.md says it: load, forward, backward, reduce the gradients,
+/// norm and clip, optimizer step on this rank's shard, gather the parameters, balance the experts, report.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "core/thread_pool.h"
+#include "launch/expert_balance.h"
+#include "launch/run_config.h"
+#include "launch/run_log.h"
+#include "launch/training_data.h"
+#include "launch/training_state.h"
+#include "model/model.h"
+#include "optim/sharded_optimizer.h"
+#include "parallel/process_group.h"
+
+namespace hysparse {
+
+class Trainer {
+ public:
+  /// Builds everything, resumes from run.dir when a checkpoint is there. What can be the user's fault fails here, on every
+  /// rank alike, before anything in run.dir is changed. Collective.
+  Trainer(Runtime& runtime, const RunConfig& config);
+
+  /// Trains to the last step, or until a stop signal: finishes the step, saves. Collective.
+  void run();
+
+  std::int64_t step() const { return progress_.step; }
+
+ private:
+  struct StepResult {
+    double loss = 0;
+    double grad_norm = 0;
+    double lr = 0;
+    bool skipped = false;
+    ExpertBalance::Load load;
+  };
+
+  /// The sums over the data-parallel ranks that a step's report needs.
+  struct Totals {
+    double loss = 0;
+    bool stop = false;
+  };
+
+  void start();
+  StepResult train_step();
+  LossResult accumulate(const Batch& batch);
+  Totals reduce_totals(double local_loss);
+  double learning_rate() const;
+  void report(const StepResult& result, double seconds);
+  void maybe_validate();
+  void maybe_save(bool last);
+
+  Runtime& runtime_;
+  RunConfig config_;
+  ThreadPool pool_;
+  Stream stream_;
+  ProcessGroups groups_;
+  std::unique_ptr<TrainingData> data_;
+  ParameterSet parameters_;
+  Model model_;
+  ShardedOptimizer optimizer_;
+  ExpertBalance balance_;
+  TrainingProgress progress_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<RunLog> log_;  // rank 0
+  bool stop_ = false;
+};
+
+}  // namespace hysparse

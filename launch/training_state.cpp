@@ -1,0 +1,124 @@
+#include "launch/training_state.h"
+
+#include <set>
+
+#include "checkpoint/reader.h"
+#include "launch/config.h"
+#include "launch/model_source.h"
+#include "launch/schema.h"
+
+namespace hysparse {
+namespace {
+
+std::string exp_avg_name(const std::string& parameter) { return "optim/exp_avg/" + parameter; }
+std::string exp_avg_sq_name(const std::string& parameter) { return "optim/exp_avg_sq/" + parameter; }
+
+std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters) {
+  std::vector<TensorInfo> expected;
+  for (const ParameterSet::Entry& e : parameters.entries()) {
+    expected.push_back({e.declaration.name, e.declaration.shape, parameters.dtype()});
+    if (!e.declaration.trainable) continue;
+    expected.push_back({exp_avg_name(e.declaration.name), e.declaration.shape, parameters.dtype()});
+    expected.push_back({exp_avg_sq_name(e.declaration.name), e.declaration.shape, parameters.dtype()});
+  }
+  return expected;
+}
+
+/// Keys of the model that may change between two parts of a run: they shape the training, not what is computed.
+const std::set<std::string> free_model_keys{"model.attention", "model.hybrid_ratio", "model.num_layers", "model.layer_types",
+                                            "model.init_std",           "model.moe.aux_loss",  "model.moe.z_loss",
+                                            "model.moe.bias_update_rate", "model.moe.capacity_factor"};
+
+/// Throws Error naming each model key that is not what the checkpoint was trained with.
+void require_same_model(const RunConfig& config, const CheckpointReader& reader) {
+  RunConfig stored = config_from_text(reader.info().config, reader.directory() + "/manifest.json: config", std::nullopt);
+  RunConfig now = config;
+  std::vector<std::string> problems;
+  for (const SchemaKey& key : schema()) {
+    if (!key.path.starts_with("model.") || free_model_keys.contains(key.path)) continue;
+    const std::string before = key.write(stored), after = key.write(now);
+    if (before == after) continue;
+    problems.push_back(fmt::format("{}: {}: the checkpoint {} was trained with {}; give run.dir a new directory (and "
+                                   "run.init_from to start from its weights)",
+                                   key.path, after, reader.directory(), before));
+  }
+  if (now.model.layer_types != stored.model.layer_types) {
+    problems.push_back(fmt::format("model.layer_types: not those that the checkpoint {} was trained with", reader.directory()));
+  }
+  if (!problems.empty()) throw Error(problems);
+}
+
+std::int64_t counted(const CheckpointReader& reader, const std::string& key) {
+  const auto it = reader.info().data_state.find(key);
+  if (it == reader.info().data_state.end()) {
+    throw_error("{}/manifest.json: data_state has no {}", reader.directory(), key);
+  }
+  return std::stoll(it->second);
+}
+
+TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, ParameterSet& parameters,
+                            ShardedOptimizer& optimizer) {
+  require_same_model(config, reader);
+  reader.require(expected_tensors(parameters));
+  for (const ParameterSet::Entry& e : parameters.entries()) {
+    reader.read(e.declaration.name, e.box, e.parameter.value);
+  }
+  for (const StatePiece& piece : optimizer.state()) {
+    reader.read(exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
+    reader.read(exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
+  }
+  optimizer.set_steps(counted(reader, "optimizer_steps"));
+  return {reader.info().step, counted(reader, "samples"), reader.info().tokens_seen};
+}
+
+}  // namespace
+
+TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
+                                  ShardedOptimizer& optimizer) {
+  TrainingStart start;
+  runtime.agree([&] {
+    if (const auto latest = find_latest(config.run.dir, &start.warnings)) {
+      CheckpointReader reader(*latest);
+      start.progress = read_state(reader, config, parameters, optimizer);
+      start.from = fmt::format("step {} of {}", start.progress.step, *latest);
+    } else if (config.run.init_from) {
+      const auto source = ModelSource::open(*config.run.init_from);
+      source->load(parameters);
+      start.from = source->description();
+    } else {
+      parameters.initialize(static_cast<std::uint64_t>(config.run.seed));
+      start.from = fmt::format("initial values, run.seed {}", config.run.seed);
+    }
+  });
+  return start;
+}
+
+void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
+                         ParameterSet& parameters, ShardedOptimizer& optimizer, const TrainingProgress& progress) {
+  std::vector<Piece> pieces;
+  for (const StatePiece& piece : optimizer.state()) {
+    if (!piece.owner) continue;
+    pieces.push_back({piece.name, piece.global_shape, piece.global_box, piece.value});
+    pieces.push_back({exp_avg_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg});
+    pieces.push_back({exp_avg_sq_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg_sq});
+  }
+  for (const ParameterSet::Entry& e : parameters.entries()) {
+    if (e.declaration.trainable || groups.rank != 0) continue;
+    pieces.push_back({e.declaration.name, e.declaration.shape, e.box, e.parameter.value});
+  }
+  CheckpointInfo info;
+  info.step = progress.step;
+  info.tokens_seen = progress.tokens;
+  info.seed = static_cast<std::uint64_t>(config.run.seed);
+  info.layout = groups.mesh.str();
+  for (const Axis axis : {Axis::pp, Axis::dp, Axis::cp, Axis::tp, Axis::edp, Axis::ep, Axis::etp}) {
+    info.mesh[std::string(axis_name(axis))] = groups.mesh.size(axis);
+  }
+  info.data_state = {{"samples", std::to_string(progress.samples)},
+                     {"optimizer_steps", std::to_string(optimizer.steps())}};
+  info.config = config_yaml(config);
+  info.versions = {{"hysparse", "0.1.0"}};
+  writer.save(info, std::move(pieces), config.checkpoint.async);
+}
+
+}  // namespace hysparse

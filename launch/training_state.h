@@ -1,0 +1,44 @@
+/// What a training run is made of between two steps, and its way into a checkpoint and back: progress, parameters,
+/// optimizer moments. Any layout's checkpoint resumes on any layout.
+#pragma once
+
+#include <cstdint>
+
+#include "checkpoint/writer.h"
+#include "launch/run_config.h"
+#include "model/parameter_set.h"
+#include "optim/sharded_optimizer.h"
+#include "parallel/process_group.h"
+
+namespace hysparse {
+
+/// How far a run is. All of the data's and the random numbers' state: they are functions of the seed and these counts.
+struct TrainingProgress {
+  std::int64_t step = 0;     ///< steps done
+  std::int64_t samples = 0;  ///< windows used
+  std::int64_t tokens = 0;   ///< target tokens seen
+
+  void advance(std::int64_t sequences, std::int64_t seq_len) {
+    ++step;
+    samples += sequences;
+    tokens += sequences * seq_len;
+  }
+};
+
+struct TrainingStart {
+  TrainingProgress progress;
+  std::string from;  ///< for the log: "step 100 of runs/x/checkpoints/step-000100", "run.init_from ...", "initial values"
+  std::vector<std::string> warnings;
+};
+
+/// Resumes from run.dir's latest checkpoint; without one, takes the weights of run.init_from; without that, initial
+/// values. Throws Error on every rank alike when the checkpoint is damaged or of another model (naming the key that
+/// differs). Collective.
+TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
+                                  ShardedOptimizer& optimizer);
+
+/// Hands the state to the writer. Collective.
+void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
+                         ParameterSet& parameters, ShardedOptimizer& optimizer, const TrainingProgress& progress);
+
+}  // namespace hysparse

@@ -1,0 +1,97 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/cpu/cross_entropy.h"
+#include "core/cpu/lanes.h"
+#include "core/cpu/math.h"
+#include "core/thread_pool.h"
+#include "moe/cpu/router.h"
+
+namespace hysparse::cpu {
+namespace {
+
+std::int64_t row_grain(std::int64_t experts) {
+  return std::max<std::int64_t>(1, (1 << 12) / std::max<std::int64_t>(1, experts));
+}
+
+}  // namespace
+
+void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor& probabilities, const Tensor& shares,
+                          const Tensor& losses) {
+  const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), k = ids.dim(1);
+  const std::int64_t length = sequences == 0 ? 0 : ids.dim(0) / sequences;
+  dispatch_float(probabilities.dtype(), [&]<class T>() {
+    const T* p = probabilities.data<T>();
+    const std::int32_t* id = ids.data<std::int32_t>();
+    stream.pool->parallel_tasks(sequences, [&](std::int64_t sequence) {
+      const std::int64_t first = sequence * length;
+      double* f = shares.data<double>() + sequence * experts;
+      std::fill_n(f, experts, 0.0);
+      for (std::int64_t a = first * k; a < (first + length) * k; ++a) f[id[a]] += 1;
+      std::vector<double> sums(static_cast<std::size_t>(experts), 0.0);
+      for (std::int64_t t = first; t < first + length; ++t) {
+        for (std::int64_t e = 0; e < experts; ++e) {
+          sums[static_cast<std::size_t>(e)] += static_cast<double>(p[t * experts + e]);
+        }
+      }
+      double loss = 0;
+      for (std::int64_t e = 0; e < experts; ++e) {
+        f[e] /= static_cast<double>(length * k);
+        loss += f[e] * sums[static_cast<std::size_t>(e)] / static_cast<double>(length);
+      }
+      losses.data<double>()[sequence] = static_cast<double>(experts) * loss;
+    });
+  });
+}
+
+void load_balance_backward(const Stream& stream, const Tensor& shares, double scale, const Tensor& dprobabilities,
+                           bool add) {
+  const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), tokens = dprobabilities.dim(0);
+  const std::int64_t length = sequences == 0 ? 1 : tokens / sequences;
+  const double factor = scale * static_cast<double>(experts) / static_cast<double>(length);
+  dispatch_float(dprobabilities.dtype(), [&]<class T>() {
+    T* dp = dprobabilities.data<T>();
+    stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const double* f = shares.data<double>() + t / length * experts;
+        T* row = dp + t * experts;
+        for (std::int64_t e = 0; e < experts; ++e) row[e] = (add ? row[e] : T(0)) + static_cast<T>(factor * f[e]);
+      }
+    });
+  });
+}
+
+void z_loss_forward(const Stream& stream, const Tensor& logits, const Tensor& lse, const Tensor& losses) {
+  const std::int64_t tokens = logits.dim(0), experts = logits.dim(1);
+  dispatch_float(logits.dtype(), [&]<class T>() {
+    const T* x = logits.data<T>();
+    stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const T top = lane_max(experts, x + t * experts);
+        const double value = static_cast<double>(top) + std::log(sum_of_exponentials(experts, x + t * experts, top));
+        lse.data<T>()[t] = static_cast<T>(value);
+        losses.data<double>()[t] = value * value;
+      }
+    });
+  });
+}
+
+void z_loss_backward(const Stream& stream, const Tensor& logits, const Tensor& lse, double scale, const Tensor& dlogits,
+                     bool add) {
+  const std::int64_t tokens = logits.dim(0), experts = logits.dim(1);
+  dispatch_float(logits.dtype(), [&]<class T>() {
+    const T *x = logits.data<T>(), *l = lse.data<T>();
+    T* d = dlogits.data<T>();
+    stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const T factor = static_cast<T>(2 * scale) * l[t];
+        for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i) {
+          d[i] = (add ? d[i] : T(0)) + factor * exp(x[i] - l[t]);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace hysparse::cpu

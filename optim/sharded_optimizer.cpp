@@ -1,0 +1,128 @@
+#include "optim/sharded_optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/backend.h"
+
+namespace hysparse {
+
+double clip_scale(double norm, double max_norm) {
+  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+ShardedOptimizer::ShardedOptimizer(const Stream& stream, const AdamWConfig& config, const ProcessGroups& groups,
+                                   std::vector<const FlatBuffer*> buffers)
+    : stream_(stream), config_(config), groups_(&groups) {
+  for (const FlatBuffer* buffer : buffers) {
+    Part part{
+        .buffer = buffer, .group = &groups.axis(data_axis(buffer->kind())), .pieces = buffer->shard_pieces()};
+    HYSPARSE_CHECK(part.group->size() == buffer->shards() && part.group->rank() == buffer->shard(),
+                   "shard {} of {}, rank {} of {}", buffer->shard(), buffer->shards(), part.group->rank(),
+                   part.group->size());
+    const DType dtype = buffer->gradients().dtype();
+    HYSPARSE_CHECK(buffer->values().dtype() == dtype, "values {}, state {}",
+                   dtype_name(buffer->values().dtype()), dtype_name(dtype));
+    part.master = buffer->value_shard();
+    part.exp_avg = Tensor::zeros(part.master.shape(), dtype, part.master.device());
+    part.exp_avg_sq = Tensor::zeros(part.master.shape(), dtype, part.master.device());
+    for (const FlatBuffer::Piece& piece : part.pieces) {
+      const FlatBuffer::Entry& entry = buffer->entries()[piece.entry];
+      const std::int64_t first = entry.begin - buffer->shard_begin();
+      part.updates.push_back({first + piece.begin, first + piece.end, entry.declared.weight_decay});
+      if (entry.declared.placement.is_owner(groups.mesh, groups.rank)) {
+        part.counted.push_back({first + piece.begin, first + piece.end});
+      }
+    }
+    parts_.push_back(std::move(part));
+  }
+}
+
+void ShardedOptimizer::reduce_partial(const Part& part, Axis axis) {
+  // The gradients that are partial on this axis, end to end; those of a shard with copies in one slot per
+  // distinct part, of which each rank fills its own, so that one sum over the axis adds what belongs together.
+  struct Slot {
+    Tensor grad;
+    std::int64_t own;  // where this rank's part goes
+  };
+  std::vector<Slot> slots;
+  std::int64_t total = 0;
+  const Mesh& mesh = groups_->mesh;
+  for (std::size_t i = 0; i < part.buffer->entries().size(); ++i) {
+    const FlatBuffer::Entry& entry = part.buffer->entries()[i];
+    const std::vector<Axis> axes = entry.declared.placement.partial_axes(mesh);
+    if (std::find(axes.begin(), axes.end(), axis) == axes.end()) continue;
+    for (const auto& [model_axis, placement] : entry.declared.placement.model_axes()) {
+      if (model_axis != axis) continue;
+      const int own = part_of(placement, mesh.size(axis), mesh.coordinate(axis, groups_->rank));
+      slots.push_back({part.buffer->parameter(i).grad.view({entry.numel}), total + own * entry.numel});
+      total += (placement.sharded ? placement.parts : 1) * entry.numel;
+    }
+  }
+  if (total == 0) return;
+  const Tensor sum = Tensor::zeros({total}, part.buffer->gradients().dtype());
+  for (const Slot& s : slots) sum.slice(s.own, s.own + s.grad.numel()).copy_from(s.grad);
+  groups_->axis(axis).all_reduce(sum);
+  for (const Slot& s : slots) s.grad.copy_from(sum.slice(s.own, s.own + s.grad.numel()));
+}
+
+void ShardedOptimizer::reduce_gradients() {
+  for (const Part& part : parts_) {
+    for (const Axis axis : {Axis::tp, Axis::ep, Axis::etp}) reduce_partial(part, axis);
+    part.group->reduce_scatter(part.buffer->gradients(), part.buffer->gradient_shard());
+  }
+}
+
+double ShardedOptimizer::global_norm() {
+  double squares = 0;
+  for (const Part& part : parts_) {
+    const Tensor shard = part.buffer->gradient_shard();
+    squares += HYSPARSE_LAUNCH(stream_, sum_of_squares, shard, part.counted);
+  }
+  const Tensor sum = Tensor::from<double>({squares}, {1});
+  groups_->world->all_reduce(sum);
+  return std::sqrt(sum.data<double>()[0]);
+}
+
+void ShardedOptimizer::apply(double lr, double gradient_scale) {
+  ++steps_;
+  for (const Part& part : parts_) {
+    adamw_update(stream_, config_, steps_, lr, gradient_scale, part.updates, part.master,
+                 part.buffer->gradient_shard(), part.exp_avg, part.exp_avg_sq);
+  }
+}
+
+void ShardedOptimizer::gather_parameters() {
+  for (const Part& part : parts_) part.group->all_gather(part.buffer->value_shard(), part.buffer->values());
+}
+
+double ShardedOptimizer::step(double lr, double max_norm) {
+  reduce_gradients();
+  const double norm = global_norm();
+  apply(lr, clip_scale(norm, max_norm));
+  gather_parameters();
+  return norm;
+}
+
+std::vector<StatePiece> ShardedOptimizer::state() const {
+  std::vector<StatePiece> result;
+  for (const Part& part : parts_) {
+    for (const FlatBuffer::Piece& piece : part.pieces) {
+      const FlatBuffer::Entry& entry = part.buffer->entries()[piece.entry];
+      std::int64_t begin = entry.begin + piece.begin - part.buffer->shard_begin();
+      for (const Box& box : boxes_of_range(entry.box.shape, piece.begin, piece.end)) {
+        const std::int64_t end = begin + box.shape.numel();
+        Box global = box;
+        for (int d = 0; d < box.shape.rank(); ++d) global.offset.set(d, entry.box.offset[d] + box.offset[d]);
+        result.push_back({entry.declared.name, entry.declared.global_shape, box, global,
+                          entry.declared.placement.is_owner(groups_->mesh, groups_->rank),
+                          part.master.slice(begin, end), part.exp_avg.slice(begin, end),
+                          part.exp_avg_sq.slice(begin, end)});
+        begin = end;
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace hysparse
