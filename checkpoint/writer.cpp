@@ -146,8 +146,10 @@ void CheckpointWriter::commit(const CheckpointInfo& info, const std::vector<std:
   const std::string partial = fmt::format("{}/{}{}", directory_, step_name(info.step), partial_suffix);
   Manifest manifest;
   manifest.info = info;
-  for (const std::string& report : reports)
-    add_report(parse_report(std::string_view(report).substr(1)), &manifest);
+  for (int shard = 0; shard < world_.size(); ++shard) {
+    const std::string_view report = reports[static_cast<std::size_t>(shard)];
+    add_report(parse_report(report.substr(1), shard), &manifest);
+  }
   check_coverage(manifest);
   check_shard_sizes(manifest, partial);  // sees that all ranks write to the same file system
   write_file_atomically(fmt::format("{}/{}", partial, manifest_file), manifest_text(manifest));

@@ -34,7 +34,7 @@ ExpertBalance::Load ExpertBalance::finish_step(Communicator& data, bool frozen) 
   std::int64_t assignments = 0;
   for (std::int64_t i = 0; i < rows; ++i) {
     const Tensor counts = counts_.slice(i, i + 1).view({num_experts_});
-    load.layers.push_back({layers_[static_cast<std::size_t>(i)], max_over_mean(counts)});
+    load.layers.push_back({layers_[static_cast<std::size_t>(i)], load_metrics(counts, 0).max_over_mean});
     for (std::int64_t e = 0; e < num_experts_; ++e) assignments += counts.data<std::int64_t>()[e];
     const Parameter* bias = biases_[static_cast<std::size_t>(i)];
     if (bias != nullptr && !frozen) update_correction_bias(bias->value, counts, bias_update_rate_);

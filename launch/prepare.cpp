@@ -151,18 +151,17 @@ PrepareReport prepare(const PrepareConfig& config) {
 }
 
 std::string PrepareReport::str() const {
-  const auto line = [](const Part& part) {
-    return fmt::format("{}: {} documents, {} bytes, {} tokens", part.path, part.documents, part.bytes,
-                       part.tokens);
-  };
   std::string text = fmt::format("read {} files", files);
   if (empty_documents > 0) text += fmt::format(", left out {} empty documents", empty_documents);
   if (!not_text.empty()) {
     text += fmt::format(", left out {} files that are not text (NUL bytes), the first {}", not_text.size(),
                         not_text.front());
   }
-  text += "\n" + line(train);
-  if (valid) text += "\n" + line(*valid);
+  for (const Part* part : {&train, valid ? &*valid : nullptr}) {
+    if (part == nullptr) continue;
+    text += fmt::format("\n{}: {} documents, {} bytes, {} tokens", part->path, part->documents, part->bytes,
+                        part->tokens);
+  }
   return text;
 }
 

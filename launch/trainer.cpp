@@ -1,8 +1,10 @@
 #include "launch/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
+#include "launch/peak_flops.h"
 #include "launch/stop_signal.h"
 #include "launch/validation.h"
 #include "optim/schedule.h"
@@ -48,6 +50,7 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config)
 void Trainer::start() {
   const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_);
   progress_ = start.progress;
+  const double peak = measure_peak_flops(stream_) * runtime_.world();
   runtime_.agree([&] {
     if (runtime_.rank() == 0) log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), start, peak);
   });
@@ -58,16 +61,17 @@ void Trainer::run() {
   watch_stop_signals();
   while (progress_.step < config_.train.steps && !stop_) {
     const auto start = Clock::now();
-    const StepResult result = train_step();
-    report(result, seconds_since(start));
-    maybe_validate();
+    StepReport report = train_step();
+    report.seconds = seconds_since(start);
+    report.valid_loss = maybe_validate();
+    if (log_) log_->step(report);
     maybe_save(stop_ || progress_.step == config_.train.steps);
   }
   writer_->finish();
   if (log_) log_->finish(stop_);
 }
 
-Trainer::StepResult Trainer::train_step() {
+StepReport Trainer::train_step() {
   parameters_.zero_gradients();
   double loss_sum = 0;
   for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m) {
@@ -76,11 +80,12 @@ Trainer::StepResult Trainer::train_step() {
     balance_.add(micro.loads);
   }
   optimizer_.reduce_gradients();
-  StepResult result;
+  StepReport result;
   result.grad_norm = optimizer_.global_norm();
   result.lr = learning_rate();
   const Totals totals = reduce_totals(loss_sum);
   result.loss = totals.loss;
+  result.memory_bytes = totals.memory_bytes;
   stop_ = totals.stop;
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
   if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {
@@ -93,6 +98,8 @@ Trainer::StepResult Trainer::train_step() {
   }
   result.load = balance_.finish_step(*groups_.dp, result.skipped);
   progress_.advance(config_.train.global_batch_size, config_.train.seq_len);
+  result.step = progress_.step;
+  result.tokens = progress_.tokens;
   return result;
 }
 
@@ -112,33 +119,26 @@ LossResult Trainer::accumulate(const Batch& batch) {
 }
 
 Trainer::Totals Trainer::reduce_totals(double local_loss) {
-  const Tensor sums = Tensor::from<double>({local_loss, stop_requested() ? 1.0 : 0.0}, {2});
+  // One sum carries all: the loss, a stop request of any rank, and each rank's memory in a place of its own.
+  const Tensor sums = Tensor::zeros({2 + runtime_.world()}, DType::f64);
+  double* s = sums.data<double>();
+  s[0] = local_loss;
+  s[1] = stop_requested() ? 1.0 : 0.0;
+  s[2 + runtime_.rank()] = static_cast<double>(memory_use().peak_bytes);
   groups_.world->all_reduce(sums);
   const auto tokens = static_cast<double>(config_.train.global_batch_size * config_.train.seq_len);
-  return {sums.data<double>()[0] / tokens, sums.data<double>()[1] > 0};
+  const double largest = *std::max_element(s + 2, s + sums.numel());
+  return {s[0] / tokens, s[1] > 0, static_cast<std::int64_t>(largest)};
 }
 
 double Trainer::learning_rate() const { return hysparse::learning_rate(schedule_config(config_), progress_.step); }
 
-void Trainer::report(const StepResult& result, double seconds) {
-  if (!log_) return;
-  log_->step({.step = progress_.step,
-              .loss = result.loss,
-              .lr = result.lr,
-              .grad_norm = result.grad_norm,
-              .tokens = progress_.tokens,
-              .seconds = seconds,
-              .skipped = result.skipped,
-              .load = result.load});
-}
-
-void Trainer::maybe_validate() {
+std::optional<double> Trainer::maybe_validate() {
   const std::int64_t every = config_.train.eval_every;
   const bool due = every > 0 && (progress_.step % every == 0 || progress_.step == config_.train.steps);
-  if (data_->valid() == nullptr || !due) return;
-  const double loss = validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size,
-                                      stream_, *groups_.dp, *groups_.ep);
-  if (log_) log_->validation(progress_.step, loss);
+  if (data_->valid() == nullptr || !due) return std::nullopt;
+  return validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size, stream_,
+                         *groups_.dp, *groups_.ep);
 }
 
 void Trainer::maybe_save(bool last) {

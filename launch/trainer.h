@@ -30,27 +30,19 @@ class Trainer {
   std::int64_t step() const { return progress_.step; }
 
  private:
-  struct StepResult {
-    double loss = 0;
-    double grad_norm = 0;
-    double lr = 0;
-    bool skipped = false;
-    ExpertBalance::Load load;
-  };
-
   /// The sums over the data-parallel ranks that a step's report needs.
   struct Totals {
     double loss = 0;
     bool stop = false;
+    std::int64_t memory_bytes = 0;  ///< largest peak of any rank
   };
 
   void start();
-  StepResult train_step();
+  StepReport train_step();
   LossResult accumulate(const Batch& batch);
   Totals reduce_totals(double local_loss);
   double learning_rate() const;
-  void report(const StepResult& result, double seconds);
-  void maybe_validate();
+  std::optional<double> maybe_validate();
   void maybe_save(bool last);
 
   Runtime& runtime_;

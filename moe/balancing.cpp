@@ -14,11 +14,13 @@ std::int64_t total(const Tensor& counts) {
 }  // namespace
 
 void update_correction_bias(const Tensor& bias, const Tensor& counts, double rate) {
-  HYSPARSE_CHECK(bias.numel() == counts.numel(), "bias {}, counts {}", bias.shape().str(), counts.shape().str());
+  HYSPARSE_CHECK(bias.numel() == counts.numel(), "bias {}, counts {}", bias.shape().str(),
+                 counts.shape().str());
   const std::int64_t experts = counts.numel(), assignments = total(counts);
   dispatch_float(bias.dtype(), [&]<class T>() {
     for (std::int64_t e = 0; e < experts; ++e) {
-      const std::int64_t load = counts.data<std::int64_t>()[e] * experts;  // against assignments: exact, no mean
+      const std::int64_t load =
+          counts.data<std::int64_t>()[e] * experts;  // against assignments: exact, no mean
       if (load == assignments) continue;
       bias.data<T>()[e] += static_cast<T>(load < assignments ? rate : -rate);
     }

@@ -7,8 +7,9 @@
 
 namespace hysparse {
 
-/// bias_e += rate * sign(mean load - load_e). bias [X] in a float dtype; counts i64 [X], the assignments per expert of the
-/// whole global batch, before dropping (sum Routing::expert_counts over micro-batches and the data-parallel ranks).
+/// bias_e += rate * sign(mean load - load_e). bias [X] in a float dtype; counts i64 [X], the assignments per
+/// expert of the whole global batch, before dropping (sum Routing::expert_counts over micro-batches and the
+/// data-parallel ranks).
 void update_correction_bias(const Tensor& bias, const Tensor& counts, double rate);
 
 /// How evenly the experts of one layer were used.

@@ -15,9 +15,10 @@ void check_arguments(const Var& x, const Parameter& gate, const Tensor& bias, co
                      std::int64_t seq_len) {
   HYSPARSE_CHECK(x.value.rank() == 2 && gate.value.rank() == 2 && x.dim(1) == gate.value.dim(1) &&
                      gate.value.dim(0) == config.num_experts,
-                 "x {}, {} {}, {} experts", x.shape().str(), gate.name, gate.value.shape().str(), config.num_experts);
-  HYSPARSE_CHECK(config.top_k >= 1 && config.top_k <= config.num_experts, "top_k {} of {} experts", config.top_k,
+                 "x {}, {} {}, {} experts", x.shape().str(), gate.name, gate.value.shape().str(),
                  config.num_experts);
+  HYSPARSE_CHECK(config.top_k >= 1 && config.top_k <= config.num_experts, "top_k {} of {} experts",
+                 config.top_k, config.num_experts);
   HYSPARSE_CHECK(!bias.defined() || bias.numel() == config.num_experts, "bias {}", bias.shape().str());
   HYSPARSE_CHECK(seq_len >= 1 && x.dim(0) % seq_len == 0, "{} tokens in sequences of {}", x.dim(0), seq_len);
 }
@@ -45,7 +46,8 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   if (bias.defined()) forward.bias = bias.to(dtype);
   forward.scores = Tensor::empty({tokens, experts}, dtype, device);
   // The scores of a softmax are shares already.
-  if (config.scoring == RouterScoring::sigmoid) forward.probabilities = Tensor::empty({tokens, experts}, dtype, device);
+  if (config.scoring == RouterScoring::sigmoid)
+    forward.probabilities = Tensor::empty({tokens, experts}, dtype, device);
   forward.ids = Tensor::empty({tokens, k}, DType::i32, device);
   forward.weights = Tensor::empty({tokens, k}, dtype, device);
   HYSPARSE_LAUNCH(stream, router_forward, forward, config);
@@ -57,8 +59,8 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
     const auto capacity = static_cast<std::int64_t>(
         std::ceil(config.capacity_factor * static_cast<double>(seq_len * k) / static_cast<double>(experts)));
     routing.expert_ids = forward.ids.clone();
-    routing.dropped =
-        HYSPARSE_LAUNCH(stream, drop_over_capacity, routing.expert_ids, forward.weights, experts, seq_len, capacity);
+    routing.dropped = HYSPARSE_LAUNCH(stream, drop_over_capacity, routing.expert_ids, forward.weights, experts,
+                                      seq_len, capacity);
   }
 
   const Var parameter = tape.parameter(gate);
@@ -73,8 +75,10 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
                            kept = routing.expert_ids, weight = gate.value, dlogits, dx = x.grad,
                            dweights = routing.weights.grad, direct = routing.logits.grad,
                            dprobabilities = routing.probabilities.grad] {
-    cpu::RouterBackward backward{scores.get(), ids, kept, dweights->value(), dprobabilities->value(), direct->value(), {}};
-    *dlogits = backward.dlogits = Tensor::empty(backward.scores.shape(), backward.scores.dtype(), backward.scores.device());
+    cpu::RouterBackward backward{scores.get(),    ids, kept, dweights->value(), dprobabilities->value(),
+                                 direct->value(), {}};
+    *dlogits = backward.dlogits =
+        Tensor::empty(backward.scores.shape(), backward.scores.dtype(), backward.scores.device());
     HYSPARSE_LAUNCH(stream, router_backward, backward, config);
     if (!dx) return;
     const auto [buffer, add] = dx->target();
@@ -83,10 +87,12 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   Tape::Closure weight_grad;
   if (parameter.requires_grad()) {
     weight_grad = [stream, saved = tape.save(x.value), dlogits, dgate = parameter.grad] {
-      HYSPARSE_LAUNCH(stream, matmul, Transpose::yes, Transpose::no, *dlogits, saved.get(), dgate->value(), true);
+      HYSPARSE_LAUNCH(stream, matmul, Transpose::yes, Transpose::no, *dlogits, saved.get(), dgate->value(),
+                      true);
     };
   }
-  tape.record("route", {routing.weights, routing.logits, routing.probabilities}, input_grad, std::move(weight_grad));
+  tape.record("route", {routing.weights, routing.logits, routing.probabilities}, input_grad,
+              std::move(weight_grad));
   return routing;
 }
 

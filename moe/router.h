@@ -9,6 +9,7 @@ namespace hysparse {
 struct Routing {
   Tensor expert_ids;     ///< i32 [T, k], by falling score + bias, ties to the lower expert; -1 where a slot was
                          ///< dropped
+  Tensor chosen_ids;     ///< i32 [T, k], the same before dropping
   Var weights;           ///< [T, k]
   Var logits;            ///< [T, X]
   Var probabilities;     ///< [T, X]: scores / sum of scores, for the load-balance loss
@@ -18,9 +19,9 @@ struct Routing {
 
 /// logits = x gate^T; scores = softmax or sigmoid; the k experts with the largest scores + bias (bias only
 /// picks, may be an undefined tensor); weights = scores of those, divided by their sum when normalize_top_k,
-/// times routed_scaling. x [T, D], gate [X, D], bias [X]. With a capacity factor c each expert takes at most
-/// ceil(c * seq_len * k / X) assignments of a sequence, kept by position, then slot; weights of dropped ones
-/// are 0 and the others keep theirs.
+/// times routed_scaling. x [T, D], gate [X, D], bias [X]; T is a multiple of seq_len. With a capacity factor c
+/// each expert takes at most ceil(c * seq_len * k / X) assignments of a sequence, kept by position, then slot;
+/// weights of dropped ones are 0 and the others keep theirs.
 Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bias, const MoeConfig& config,
               std::int64_t seq_len);
 

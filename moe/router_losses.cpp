@@ -23,14 +23,15 @@ Var load_balance_loss(Tape& tape, const Routing& routing, std::int64_t seq_len) 
   const Tensor losses = Tensor::empty({tokens / seq_len}, DType::f64);
   HYSPARSE_LAUNCH(stream, load_balance_forward, routing.chosen_ids, probabilities.value, shares, losses);
 
-  const Var out = tape.output(scalar_tensor(sum(losses), probabilities.value.dtype(), probabilities.value.device()),
-                              {probabilities});
+  const Var out = tape.output(
+      scalar_tensor(sum(losses), probabilities.value.dtype(), probabilities.value.device()), {probabilities});
   if (!out.requires_grad()) return out;
-  tape.record("load_balance_loss", {out}, [stream, shares, dprobabilities = probabilities.grad, dout = out.grad] {
-    const double scale = scalar_value(dout->value());
-    const auto [buffer, add] = dprobabilities->target();
-    HYSPARSE_LAUNCH(stream, load_balance_backward, shares, scale, buffer, add);
-  });
+  tape.record("load_balance_loss", {out},
+              [stream, shares, dprobabilities = probabilities.grad, dout = out.grad] {
+                const double scale = scalar_value(dout->value());
+                const auto [buffer, add] = dprobabilities->target();
+                HYSPARSE_LAUNCH(stream, load_balance_backward, shares, scale, buffer, add);
+              });
   return out;
 }
 
@@ -41,7 +42,8 @@ Var z_loss(Tape& tape, const Routing& routing) {
   const Tensor losses = Tensor::empty({logits.dim(0)}, DType::f64);
   HYSPARSE_LAUNCH(stream, z_loss_forward, logits.value, lse, losses);
 
-  const Var out = tape.output(scalar_tensor(sum(losses), logits.value.dtype(), logits.value.device()), {logits});
+  const Var out =
+      tape.output(scalar_tensor(sum(losses), logits.value.dtype(), logits.value.device()), {logits});
   if (!out.requires_grad()) return out;
   tape.record("z_loss", {out},
               [stream, saved = tape.save(logits.value), lse, dlogits = logits.grad, dout = out.grad] {

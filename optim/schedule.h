@@ -21,7 +21,7 @@ struct ScheduleConfig {
 ///   constant    lr
 ///   cosine      lr * (r + (1 - r) * (1 + cos(pi * (s - W + 1) / n)) / 2)
 ///   wsd         lr until the last D' = min(D, n) steps, in which  lr * (1 - (1 - r) * (s - (N - D') + 1) / D')
-/// cosine and wsd reach r * lr exactly at s = N - 1 and stay there.
+/// cosine and wsd (with D > 0) reach r * lr exactly at s = N - 1 and stay there.
 double learning_rate(const ScheduleConfig& config, std::int64_t step);
 
 }  // namespace hysparse

@@ -70,7 +70,7 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& hea
                dx = x.grad, dhead = parameter.grad, dloss = result.loss_sum.grad] {
                 const Tensor rows = saved.get(), row_lse = lse.get();
                 const double scale = scalar_value(dloss->value());
-const auto target = dx ? dx->target() : Gradient::Target{};
+                const auto target = dx ? dx->target() : Gradient::Target{};
                 for_each_chunk(stream, rows, head,
                                [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
                                  HYSPARSE_LAUNCH(stream, cross_entropy_backward, logits,

@@ -27,8 +27,8 @@ void softmax(std::int64_t n, const T* x, T* y) {
   for (std::int64_t i = 0; i < n; ++i) y[i] = y[i] / total;
 }
 
-/// The k experts with the largest score + bias, by falling value, ties to the lower expert. Always k distinct ones, also
-/// where values are NaN.
+/// The k experts with the largest score + bias, by falling value, ties to the lower expert. Always k distinct
+/// ones, also where values are NaN.
 template <class T>
 void pick(std::int64_t experts, std::int64_t k, const T* scores, const T* bias, std::int32_t* ids, T* values) {
   for (std::int64_t e = 0; e < experts; ++e) {
@@ -58,8 +58,8 @@ void weigh(const MoeConfig& config, const T* scores, const std::int32_t* ids, T*
 
 /// ds [X] += the gradient by way of a token's weights.
 template <class T>
-void weights_backward(const MoeConfig& config, const T* scores, const std::int32_t* ids, const std::int32_t* kept,
-                      const T* dweights, T* ds) {
+void weights_backward(const MoeConfig& config, const T* scores, const std::int32_t* ids,
+                      const std::int32_t* kept, const T* dweights, T* ds) {
   const std::int64_t k = config.top_k;
   const T scale = static_cast<T>(config.routed_scaling);
   T total = 0, inner = 0;
@@ -98,7 +98,8 @@ void router_forward(const Stream& stream, const RouterForward& args, const MoeCo
           for (std::int64_t e = 0; e < experts; ++e) probabilities[t * experts + e] = s[e] / total;
         }
         if (config.balanced_routing) {
-          for (std::int64_t i = 0; i < k; ++i) ids[t * k + i] = static_cast<std::int32_t>((t * k + i) % experts);
+          for (std::int64_t i = 0; i < k; ++i)
+            ids[t * k + i] = static_cast<std::int32_t>((t * k + i) % experts);
         } else {
           pick(experts, k, s, bias, ids + t * k, values.data());
         }

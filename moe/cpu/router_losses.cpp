@@ -17,8 +17,8 @@ std::int64_t row_grain(std::int64_t experts) {
 
 }  // namespace
 
-void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor& probabilities, const Tensor& shares,
-                          const Tensor& losses) {
+void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor& probabilities,
+                          const Tensor& shares, const Tensor& losses) {
   const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), k = ids.dim(1);
   const std::int64_t length = sequences == 0 ? 0 : ids.dim(0) / sequences;
   dispatch_float(probabilities.dtype(), [&]<class T>() {
@@ -45,8 +45,8 @@ void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor&
   });
 }
 
-void load_balance_backward(const Stream& stream, const Tensor& shares, double scale, const Tensor& dprobabilities,
-                           bool add) {
+void load_balance_backward(const Stream& stream, const Tensor& shares, double scale,
+                           const Tensor& dprobabilities, bool add) {
   const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), tokens = dprobabilities.dim(0);
   const std::int64_t length = sequences == 0 ? 1 : tokens / sequences;
   const double factor = scale * static_cast<double>(experts) / static_cast<double>(length);
@@ -56,7 +56,8 @@ void load_balance_backward(const Stream& stream, const Tensor& shares, double sc
       for (std::int64_t t = begin; t < end; ++t) {
         const double* f = shares.data<double>() + t / length * experts;
         T* row = dp + t * experts;
-        for (std::int64_t e = 0; e < experts; ++e) row[e] = (add ? row[e] : T(0)) + static_cast<T>(factor * f[e]);
+        for (std::int64_t e = 0; e < experts; ++e)
+          row[e] = (add ? row[e] : T(0)) + static_cast<T>(factor * f[e]);
       }
     });
   });
@@ -69,7 +70,8 @@ void z_loss_forward(const Stream& stream, const Tensor& logits, const Tensor& ls
     stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const T top = lane_max(experts, x + t * experts);
-        const double value = static_cast<double>(top) + std::log(sum_of_exponentials(experts, x + t * experts, top));
+        const double value =
+            static_cast<double>(top) + std::log(sum_of_exponentials(experts, x + t * experts, top));
         lse.data<T>()[t] = static_cast<T>(value);
         losses.data<double>()[t] = value * value;
       }
@@ -77,8 +79,8 @@ void z_loss_forward(const Stream& stream, const Tensor& logits, const Tensor& ls
   });
 }
 
-void z_loss_backward(const Stream& stream, const Tensor& logits, const Tensor& lse, double scale, const Tensor& dlogits,
-                     bool add) {
+void z_loss_backward(const Stream& stream, const Tensor& logits, const Tensor& lse, double scale,
+                     const Tensor& dlogits, bool add) {
   const std::int64_t tokens = logits.dim(0), experts = logits.dim(1);
   dispatch_float(logits.dtype(), [&]<class T>() {
     const T *x = logits.data<T>(), *l = lse.data<T>();

@@ -35,7 +35,7 @@ Window window_of(WindowSource& source, std::int64_t index) {
   return window;
 }
 
-class SamplerTest : public ::testing::TestWithParam<std::int64_t> {
+class SamplerTest : public ::testing::Test {
  protected:
   SamplerTest() : num_tokens_(write_numbered(dir_ / "a.h5", 60)), file_(dir_ / "a.h5") {}
   TemporaryDirectory dir_;
@@ -43,7 +43,9 @@ class SamplerTest : public ::testing::TestWithParam<std::int64_t> {
   TokenFile file_;
 };
 
-TEST_P(SamplerTest, AnEpochCoversEachTokenOnceButTheDroppedWindow) {
+class SamplerEpochTest : public SamplerTest, public ::testing::WithParamInterface<std::int64_t> {};
+
+TEST_P(SamplerEpochTest, AnEpochCoversEachTokenOnceButTheDroppedWindow) {
   const std::int64_t seq_len = GetParam();
   TokenSampler sampler(file_, seq_len, 17);
   EXPECT_EQ(sampler.windows(), (num_tokens_ - 1) / seq_len);
@@ -64,12 +66,12 @@ TEST_P(SamplerTest, AnEpochCoversEachTokenOnceButTheDroppedWindow) {
     for (std::int64_t d = 0; d < file_.num_documents(); ++d)
       begins.insert(static_cast<std::int32_t>(file_.document_begin(d)));
     for (const auto& [target, input] : follower) {
-      if (!begins.contains(target)) EXPECT_EQ(input, target - 1);
+      EXPECT_TRUE(begins.contains(target) || input == target - 1) << input << " before " << target;
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(SeqLen, SamplerTest, ::testing::Values(1, 2, 7, 64, 200));
+INSTANTIATE_TEST_SUITE_P(SeqLen, SamplerEpochTest, ::testing::Values(1, 2, 7, 64, 200));
 
 TEST_F(SamplerTest, TheOrderIsAPureFunctionOfTheIndex) {
   TokenSampler in_order(file_, 16, 5), jumping(file_, 16, 5);

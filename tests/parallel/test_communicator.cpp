@@ -27,7 +27,7 @@ std::vector<MpiTuning> tunings() {
   return {{},
           {.small_bytes = 0},
           {.piece_bytes = 100, .scratch_bytes = 512, .small_bytes = 64},
-          {.piece_bytes = 8, .scratch_bytes = 1, .small_bytes = 0}};
+          {.piece_bytes = 48, .scratch_bytes = 1, .small_bytes = 0}};
 }
 
 template <class F>
@@ -77,7 +77,7 @@ int sum_over_ranks(std::int64_t i) {
   return sum;
 }
 
-constexpr std::int64_t sizes[] = {0, 1, 2, 5, 64, 333, 5000};
+constexpr std::int64_t sizes[] = {0, 1, 2, 5, 64, 333, 1500};
 
 TEST(Communicator, AllReduce) {
   for (const MpiTuning& tuning : tunings()) {

@@ -86,7 +86,7 @@ std::vector<Placement> placements_of(const Mesh& mesh) {
 }
 
 TEST(Placement, OwnersTileTheParameterOncePerDataCoordinate) {
-  const Shape global{12 * 12, 12};
+  const Shape global{24, 24};  // every axis of the worlds divides 24
   for (const Mesh& mesh : all_meshes()) {
     for (const Placement& p : placements_of(mesh)) {
       const Axis data = data_axis(p.mesh);
@@ -112,7 +112,7 @@ TEST(Placement, OwnersTileTheParameterOncePerDataCoordinate) {
 }
 
 TEST(Placement, RanksOfADataGroupHoldTheSamePart) {
-  const Shape global{12 * 12, 12};
+  const Shape global{24, 24};  // every axis of the worlds divides 24
   for (const Mesh& mesh : all_meshes()) {
     for (const Placement& p : placements_of(mesh)) {
       for (int rank = 0; rank < mesh.world(); ++rank) {
@@ -127,7 +127,7 @@ TEST(Placement, RanksOfADataGroupHoldTheSamePart) {
 }
 
 TEST(Placement, NonOwnersHoldACopyOfAnOwnersPart) {
-  const Shape global{12 * 12, 12};
+  const Shape global{24, 24};  // every axis of the worlds divides 24
   for (const Mesh& mesh : all_meshes()) {
     for (const Placement& p : placements_of(mesh)) {
       for (int rank = 0; rank < mesh.world(); ++rank) {

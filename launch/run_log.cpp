@@ -1,0 +1,1 @@
+#include "launch/run_log.h"
