@@ -132,6 +132,11 @@ StoredTensors tensors_of(const json& object, const std::vector<FileDigest>& shar
         fault("tensor '{}' {} has a piece {} at {}", printable(name), tensor.global_shape.str(),
               piece.box.shape.str(), piece.box.offset.str());
       }
+      const std::int64_t shard_bytes = shards[static_cast<std::size_t>(piece.shard - first)].bytes;
+      if (piece.box.shape.numel() * dtype_size(tensor.dtype) > shard_bytes) {
+        fault("tensor '{}': a piece {} is larger than shard {}", printable(name), piece.box.shape.str(),
+              piece.shard);
+      }
       tensor.pieces.push_back(piece);
     }
     tensors.emplace(name, std::move(tensor));

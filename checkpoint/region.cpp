@@ -68,7 +68,7 @@ void Region::remove(const Box& box) {
 }
 
 void for_each_run(const Box& source, const Box& target, const Box& common,
-                  const std::function<void(const Run&)>& each) {
+                  const std::function<void(const ElementRun&)>& each) {
   const int rank = common.shape.rank();
   if (common.shape.numel() == 0) return;
   // Dims [outer, rank) form a run: all of them but the first are whole in both boxes.

@@ -30,12 +30,12 @@ class Region {
 };
 
 /// A run of elements contiguous in both of two row-major boxes.
-struct Run {
+struct ElementRun {
   std::int64_t source, target;  ///< flat element indices in either box
   std::int64_t count;
 };
 /// Calls `each` for the runs of `common` (inside both), in row-major order.
 void for_each_run(const Box& source, const Box& target, const Box& common,
-                  const std::function<void(const Run&)>& each);
+                  const std::function<void(const ElementRun&)>& each);
 
 }  // namespace hysparse

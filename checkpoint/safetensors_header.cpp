@@ -170,7 +170,7 @@ std::vector<SafetensorsEntry> parse_header(std::string_view text, std::int64_t d
   if (text.empty() || text.front() != '{')
     throw_error("{}: header does not start with '{{': not a safetensors file", path);
   HeaderReader reader;
-  if (!json::sax_parse(text.begin(), text.end(), &reader)) throw_error("{}: header: {}", path, reader.fault);
+  if (!parse_events(text, &reader)) throw_error("{}: header: {}", path, reader.fault);
 
   std::vector<Claim>& claims = reader.claims;
   std::stable_sort(claims.begin(), claims.end(),

@@ -157,7 +157,7 @@ void ShardFiles::read(const std::string& name, const StoredTensor& tensor, const
   const std::int64_t size = dtype_size(tensor.dtype), out_size = dtype_size(out.dtype());
   const bool is_same = tensor.dtype == out.dtype();
   BufferedReader reader(file, offset + piece.box.shape.numel() * size);
-  for_each_run(piece.box, target, common, [&](const Run& run) {
+  for_each_run(piece.box, target, common, [&](const ElementRun& run) {
     const std::int64_t at_once = buffer_bytes / size;
     char* to = static_cast<char*>(out.raw()) + run.target * out_size;
     if (is_same && run.count >= at_once) return file.read(offset + run.source * size, to, run.count * size);

@@ -73,9 +73,16 @@ class Builder : public nlohmann::json_sax<json> {
 
 }  // namespace
 
+bool parse_events(std::string_view text, nlohmann::json_sax<json>* handler) {
+  if (const std::size_t at = text.find('\0'); at != std::string_view::npos) {
+    return handler->parse_error(at, "", json::other_error::create(0, "NUL byte in the text", nullptr));
+  }
+  return json::sax_parse(text.begin(), text.end(), handler);
+}
+
 nlohmann::json parse_json(std::string_view text, const std::string& path) {
   Builder builder;
-  if (!json::sax_parse(text.begin(), text.end(), &builder)) throw_error("{}: {}", path, builder.fault);
+  if (!parse_events(text, &builder)) throw_error("{}: {}", path, builder.fault);
   return std::move(builder.root);
 }
 

@@ -8,6 +8,10 @@
 
 namespace hysparse {
 
+/// Feeds the events of a whole text to `handler`; false when it stopped at a fault. A NUL byte is a syntax
+/// error (nlohmann takes it for the end of the text).
+bool parse_events(std::string_view text, nlohmann::json_sax<nlohmann::json>* handler);
+
 /// Parses a whole text. Throws Error, naming `path`, for a syntax error, a duplicate key or nesting deeper
 /// than 16.
 nlohmann::json parse_json(std::string_view text, const std::string& path);

@@ -1,6 +1,7 @@
 /// HDF5 files as this project uses them: little-endian, contiguous, unfiltered datasets of up to four dims (so
 /// that they can be mapped by their offset), and small attributes. Our files have the 1.8 format, whose
-/// metadata carries checksums: a flipped byte in it is an error, not a surprise. HDF5 itself prints nothing.
+/// metadata carries checksums: a flipped byte in it is an error, not a surprise. They hold no times: same
+/// contents, same bytes (groups aside). HDF5 itself prints nothing.
 ///
 /// Reading throws Error (file missing, foreign, truncated, damaged, or not what was asked for), writing throws
 /// Failure; messages begin with the file's name. Calls from several threads are serialised by HDF5's own lock;
@@ -99,7 +100,9 @@ class Hdf5File {
                  std::span<const std::int64_t> count, void* data) const;
 
   // ---- attributes, of a dataset, or of the file where object is "" ----
-  // A name must be new on the object. Strings hold no NUL byte; an attribute holds less than 64 KiB.
+  // A name must be new on the object. Strings hold no NUL byte; an attribute holds less than 64 KiB. Strings of
+  // variable length, of other programs, are refused: HDF5 1.10 keeps them in a heap without checksums, and
+  // crashes on a damaged one.
   void set_attribute(const std::string& object, const std::string& name, std::string_view value);
   void set_attribute(const std::string& object, const std::string& name, std::int64_t value);
   void set_attribute(const std::string& object, const std::string& name, std::uint64_t value);

@@ -111,14 +111,9 @@ std::string Hdf5File::string_attribute(const std::string& object, const std::str
   if (H5Tget_class(attribute.type.id()) != H5T_STRING || attribute.numel != 1) {
     throw_error("{}: {}attribute {} is not a string", path_, owner(object), name);
   }
-  if (H5Tis_variable_str(attribute.type.id()) > 0) {  // as h5py writes them
-    char* text = nullptr;
-    if (H5Aread(attribute.handle.id(), attribute.type.id(), &text) < 0) {
-      throw_error("{}: {}attribute {} is damaged: {}", path_, owner(object), name, reason());
-    }
-    std::string value = text == nullptr ? std::string() : std::string(text);
-    H5Dvlen_reclaim(attribute.type.id(), attribute.space.id(), H5P_DEFAULT, &text);
-    return value;
+  if (H5Tis_variable_str(attribute.type.id()) > 0) {
+    throw_error("{}: {}attribute {} is a string of variable length; only strings of fixed length are supported",
+                path_, owner(object), name);
   }
   const auto size = static_cast<std::int64_t>(H5Tget_size(attribute.type.id()));
   if (size <= 0 || size > most_bytes) {

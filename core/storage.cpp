@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdlib>
 
+#include <malloc.h>
+
 #include "core/error.h"
 
 namespace hysparse {
@@ -11,6 +13,11 @@ namespace {
 
 std::atomic<std::int64_t> live_bytes{0};
 std::atomic<std::int64_t> peak_bytes{0};
+
+/// A step asks for the same blocks again and again. Freed memory stays with the process, for giving it to the
+/// system and taking it back page by page costs more than many a kernel that fills it.
+const bool memory_is_kept = mallopt(M_MMAP_THRESHOLD, 1 << 30) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1 &&
+                            mallopt(M_TOP_PAD, 16 << 20) == 1;
 
 std::int64_t round_up(std::int64_t bytes) {
   return std::max((bytes + Storage::alignment - 1) / Storage::alignment * Storage::alignment,

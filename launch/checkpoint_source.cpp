@@ -11,7 +11,8 @@ class CheckpointSource final : public ModelSource {
   explicit CheckpointSource(const std::string& path) {
     directory_ = resolve_checkpoint(path, &warnings_);
     CheckpointReader reader(directory_);
-    const RunConfig run = config_from_text(reader.info().config, directory_ + "/manifest.json: config", std::nullopt);
+    const RunConfig run =
+        config_from_text(reader.info().config, directory_ + "/manifest.json: config", std::nullopt);
     config_ = run.model;
     max_position_embeddings_ = run.train.seq_len;
     description_ = fmt::format("checkpoint {}, step {}", directory_, reader.info().step);
@@ -24,7 +25,8 @@ class CheckpointSource final : public ModelSource {
       expected.push_back({e.declaration.name, e.declaration.shape, parameters.dtype()});
     }
     reader.require(expected);
-    for (const ParameterSet::Entry& e : parameters.entries()) reader.read(e.declaration.name, e.box, e.parameter.value);
+    for (const ParameterSet::Entry& e : parameters.entries())
+      reader.read(e.declaration.name, e.box, e.parameter.value);
   }
 
  private:

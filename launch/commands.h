@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/prepare.h"
 #include "parallel/process_group.h"
 
 namespace hysparse {
@@ -21,18 +22,6 @@ struct TrainOptions {
   std::vector<std::string> overrides;  ///< "key.path=value"
   bool print_config = false;           ///< print the resolved config and stop
   bool dry_run = false;                ///< check everything, build the model, train nothing, write nothing
-};
-
-/// prepare --input FILE... --tokenizer byte|tokenizer.json --output DATA.h5
-struct PrepareOptions {
-  std::vector<std::string> inputs;  ///< text (one document a file) or .jsonl (one a line)
-  std::string tokenizer = "byte";   ///< "byte" or the path of a tokenizer.json
-  std::string output;
-  std::string text_key = "text";            ///< of JSONL objects
-  int workers = 1;                          ///< threads
-  std::optional<std::string> valid_output;  ///< where the held-out documents go
-  double valid_fraction = 0.05;             ///< share of the documents held out when valid_output is given
-  std::string command;                      ///< the command line as typed, kept in the file
 };
 
 /// eval CHECKPOINT|EXPORT --data DATA.h5|tokens.bin --seq-len N
@@ -65,7 +54,7 @@ struct GenerateOptions {
 };
 
 int run_train(Runtime& runtime, const TrainOptions& options);
-int run_prepare(Runtime& runtime, const PrepareOptions& options);
+int run_prepare(Runtime& runtime, const PrepareConfig& options);
 int run_eval(Runtime& runtime, const EvalOptions& options);
 int run_export(Runtime& runtime, const ExportOptions& options);
 int run_generate(Runtime& runtime, const GenerateOptions& options);

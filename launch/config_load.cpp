@@ -35,7 +35,8 @@ class Reader {
   void missing_keys(const std::string& name) {
     for (const SchemaKey& key : schema()) {
       if (key.required && !config.origins.contains(key.path) && !is_broken(key.path)) {
-        problems.push_back(fmt::format("{}: {}: missing; it is required: {}", name, key.path, key.allowed));
+        problems.push_back(
+            fmt::format("{}: {}: required key is missing; must be {}", name, key.path, key.allowed));
         broken.insert(key.path);
       }
     }

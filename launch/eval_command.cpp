@@ -50,7 +50,8 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   require_one_rank(runtime.world(), "eval");
   const DType dtype = eval_dtype(options.dtype);
   if (options.seq_len < 1) throw_error("--seq-len: {}: must be at least 1", options.seq_len);
-  if (options.batches && *options.batches < 1) throw_error("--batches: {}: must be at least 1", *options.batches);
+  if (options.batches && *options.batches < 1)
+    throw_error("--batches: {}: must be at least 1", *options.batches);
   const auto tokens = open_token_stream(options.data);
   LoadedModel loaded(options.model, dtype, options.grads.has_value());
   require_vocabulary(*tokens, loaded.source().config());
@@ -65,8 +66,8 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
                                       {"dtype", options.dtype},        {"seq_len", options.seq_len}};
     fmt::print("{}\n", line.dump());
   } else {
-    fmt::print("{}\n{} windows of {} tokens from {}\nloss {:.6f} nats per token\n", loaded.source().description(),
-               result.sequences, options.seq_len, options.data, result.loss);
+    fmt::print("{}\n{} windows of {} tokens from {}\nloss {:.6f} nats per token\n",
+               loaded.source().description(), result.sequences, options.seq_len, options.data, result.loss);
   }
   return 0;
 }

@@ -1,4 +1,5 @@
-// `hysparse export`: a checkpoint as a Hugging Face directory (config.json, safetensors, tokenizer and generation config).
+// `hysparse export`: a checkpoint as a Hugging Face directory (config.json, safetensors, tokenizer and
+// generation config).
 #include <filesystem>
 #include <fstream>
 
@@ -63,7 +64,8 @@ int run_export(Runtime& runtime, const ExportOptions& options) {
   write_text(directory / "config.json",
              model_config_to_json(loaded.source().config(), loaded.source().max_position_embeddings(),
                                   options.dtype == "f32" ? "float32" : "bfloat16"));
-  fmt::print("{} -> {} ({} tensors, {})\n", loaded.source().description(), options.output, names.size(), options.dtype);
+  fmt::print("{} -> {} ({} tensors, {})\n", loaded.source().description(), options.output, names.size(),
+             options.dtype);
   return 0;
 }
 

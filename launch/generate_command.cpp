@@ -13,13 +13,16 @@
 namespace hysparse {
 namespace {
 
-/// The likeliest token at temperature 0, else one drawn from softmax(logits / temperature) by the uniform number u.
+/// The likeliest token at temperature 0, else one drawn from softmax(logits / temperature) by the uniform
+/// number u.
 std::int32_t choose(const Tensor& logits, double temperature, double u) {
   const float* l = logits.data<float>();
   const std::int64_t best = std::max_element(l, l + logits.numel()) - l;
   if (temperature == 0.0) return static_cast<std::int32_t>(best);
   double total = 0;
-  const auto weight = [&](std::int64_t i) { return std::exp((static_cast<double>(l[i]) - l[best]) / temperature); };
+  const auto weight = [&](std::int64_t i) {
+    return std::exp((static_cast<double>(l[i]) - l[best]) / temperature);
+  };
   for (std::int64_t i = 0; i < logits.numel(); ++i) total += weight(i);
   double left = u * total;
   for (std::int64_t i = 0; i < logits.numel(); ++i) {
@@ -35,10 +38,12 @@ void print_report(const ModelConfig& config, std::int64_t tokens, std::int64_t m
   for (const auto& [type, kind] : report.kinds) {
     fmt::print("  {:<18} {:>4} layers {:>14} bytes\n", layer_type_name(type), kind.layers, kind.bytes);
   }
-  fmt::print("  {:<18} {:>4}        {:>14} bytes ({} allocated)\n", "together", "", report.total_bytes, measured);
-  fmt::print("  {:<18} {:>4} layers {:>14} bytes, {:.2f} times as much\n", "all layers full", config.num_layers(),
-             report.full_attention_bytes,
-             static_cast<double>(report.full_attention_bytes) / static_cast<double>(std::max<std::int64_t>(1, report.total_bytes)));
+  fmt::print("  {:<18} {:>4}        {:>14} bytes ({} allocated)\n", "together", "", report.total_bytes,
+             measured);
+  fmt::print("  {:<18} {:>4} layers {:>14} bytes, {:.2f} times as much\n", "all layers full",
+             config.num_layers(), report.full_attention_bytes,
+             static_cast<double>(report.full_attention_bytes) /
+                 static_cast<double>(std::max<std::int64_t>(1, report.total_bytes)));
 }
 
 }  // namespace
@@ -55,7 +60,8 @@ int run_generate(Runtime& runtime, const GenerateOptions& options) {
   std::vector<std::int32_t> prompt = tokenizer->encode(options.prompt);
   if (prompt.empty()) prompt.push_back(tokenizer->eos_id());  // an empty prompt: the start of a document
   if (std::any_of(prompt.begin(), prompt.end(), [&](std::int32_t id) { return id >= config.vocab_size; })) {
-    throw_error("--prompt: has ids beyond the model's vocabulary of {} (tokenizer {})", config.vocab_size, tokenizer->name());
+    throw_error("--prompt: has ids beyond the model's vocabulary of {} (tokenizer {})", config.vocab_size,
+                tokenizer->name());
   }
 
   const auto capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;

@@ -13,8 +13,8 @@ namespace hysparse {
 
 class LoadedModel {
  public:
-  /// Opens `path` (an export, a step directory or a run directory) and loads its weights as `dtype`; with gradient
-  /// buffers when `gradients`. Throws Error. Warnings of the source go to stderr.
+  /// Opens `path` (an export, a step directory or a run directory) and loads its weights as `dtype`; with
+  /// gradient buffers when `gradients`. Throws Error. Warnings of the source go to stderr.
   LoadedModel(const std::string& path, DType dtype, bool gradients);
 
   const ModelSource& source() const { return *source_; }

@@ -1,1 +1,90 @@
 #include "launch/run_log.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "core/error.h"
+#include "launch/config.h"
+
+namespace hysparse {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Makes the directory and writes config.yaml by rename: the first thing a run changes on disk.
+void prepare_directory(const RunConfig& config) {
+  const fs::path directory = config.run.dir;
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) throw_error("run.dir: {}: cannot be made: {}", config.run.dir, error.message());
+  const fs::path partial = directory / "config.yaml.tmp";
+  std::ofstream out(partial);
+  out << config_yaml(config);
+  out.close();
+  if (!out) throw_error("run.dir: {}: cannot be written to", config.run.dir);
+  fs::rename(partial, directory / "config.yaml");
+}
+
+std::string counts_text(const ParameterCounts& counts) {
+  return fmt::format("{} parameters, {} active per token, {} in experts", counts.total, counts.active,
+                     counts.experts);
+}
+
+}  // namespace
+
+RunLog::RunLog(const RunConfig& config, const Mesh& mesh, int threads, double peak_flops,
+               const TrainingStart& start)
+    : total_steps_(config.train.steps),
+      flops_per_token_(model_flops_per_token(config.model, config.train.seq_len)),
+      peak_flops_(peak_flops),
+      last_tokens_(start.progress.tokens) {
+  prepare_directory(config);
+  const fs::path directory = config.run.dir;
+  metrics_ = std::make_unique<MetricsWriter>((directory / "metrics.jsonl").string(), start.progress.step);
+  events_ = std::make_unique<EventWriter>((directory / "tb").string(), start.progress.step);
+  progress_ = std::make_unique<Progress>(
+      Progress::Options{.total_steps = config.train.steps, .log_path = (directory / "log.txt").string()});
+  for (const std::string& warning : start.warnings) progress_->message("warning: " + warning);
+  progress_->message(fmt::format("{}, {} threads a rank", mesh.str(), threads));
+  progress_->message(fmt::format("model: {} layers, {}", config.model.num_layers(),
+                                 counts_text(count_parameters(config.model))));
+  progress_->message(fmt::format("starts from {}", start.from));
+  progress_->message(fmt::format(
+      "mfu = tokens/s x {:.4g} model FLOPs per token (6 x active parameters + 12 x heads x head_dim x "
+      "visible keys per layer) / {:.4g} FLOP/s (f32 matrix product measured at start)",
+      flops_per_token_, peak_flops_));
+  if (start.progress.step >= total_steps_) {
+    progress_->message(fmt::format("already done: {} of {} steps; raise train.steps to go on",
+                                   start.progress.step, total_steps_));
+  }
+}
+
+void RunLog::step(const StepReport& report) {
+  const auto tokens = static_cast<double>(report.tokens - last_tokens_);
+  last_tokens_ = report.tokens;
+  StepMetrics m;
+  m.step = report.step;
+  m.loss = report.loss;
+  m.lr = report.lr;
+  m.grad_norm = report.grad_norm;
+  m.tokens = report.tokens;
+  m.tokens_per_s = tokens / report.seconds;
+  m.step_ms = report.seconds * 1e3;
+  m.tflops = m.tokens_per_s * flops_per_token_ / 1e12;
+  m.mfu = m.tokens_per_s * flops_per_token_ / peak_flops_;
+  m.memory_bytes = report.memory_bytes;
+  m.skipped = report.skipped;
+  for (const ExpertBalance::LayerLoad& load : report.load.layers)
+    m.moe_load.push_back({load.layer, load.max_over_mean});
+  m.moe_dropped = report.load.dropped;
+  m.valid_loss = report.valid_loss;
+  metrics_->write(m);
+  events_->write(m.step, step_scalars(m));
+  progress_->step(m);
+}
+
+void RunLog::finish(bool stopped) {
+  if (stopped) progress_->message("stopped by a signal; the checkpoint is saved, the same command goes on");
+}
+
+}  // namespace hysparse

@@ -1,5 +1,5 @@
-/// What a run leaves in its directory beside checkpoints, and says on the console: config.yaml, metrics.jsonl, tb/,
-/// log.txt. Rank 0 only.
+/// What a run leaves in its directory beside checkpoints, and says on the console: config.yaml, metrics.jsonl,
+/// tb/, log.txt. Rank 0 only.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ struct StepReport {
   double loss = 0;
   double lr = 0;
   double grad_norm = 0;
-  std::int64_t tokens = 0;   ///< since the run began
-  double seconds = 0;        ///< of the step, validation left out
+  std::int64_t tokens = 0;        ///< since the run began
+  double seconds = 0;             ///< of the step, validation left out
   std::int64_t memory_bytes = 0;  ///< largest peak of any rank
   bool skipped = false;
   ExpertBalance::Load load;
@@ -33,8 +33,8 @@ struct StepReport {
 
 class RunLog {
  public:
-  /// Makes the run directory. Throws Error, naming run.dir, when it cannot be made or written. `peak_flops`: of all ranks
-  /// together, for MFU.
+  /// Makes the run directory. Throws Error, naming run.dir, when it cannot be made or written. `peak_flops`: of
+  /// all ranks together, for MFU.
   RunLog(const RunConfig& config, const Mesh& mesh, int threads, double peak_flops, const TrainingStart& start);
 
   void step(const StepReport& report);
@@ -42,10 +42,10 @@ class RunLog {
   void finish(bool stopped);
 
  private:
-  const RunConfig config_;
+  std::int64_t total_steps_;
   double flops_per_token_;
   double peak_flops_;
-  std::int64_t last_step_;
+  std::int64_t last_tokens_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<EventWriter> events_;
   std::unique_ptr<Progress> progress_;

@@ -61,11 +61,14 @@ SchemaKey integer_of(std::string path, Field<T> field, std::int64_t min, std::in
   key.type = "integer";
   key.allowed = integer_allowed(min);
   key.help = std::move(help);
+  const std::string too_large = fmt::format(" (at most {})", max);
   key.read = [=](const YamlNode& node, RunConfig& config) -> std::optional<std::string> {
     const auto value = plain(node) ? parse_integer(node.text) : std::nullopt;
-    const auto number = plain(node) ? parse_number(node.text) : std::nullopt;
-    if (number && *number > static_cast<double>(max)) return fmt::format(" (at most {})", max);
-    if (!value) return unquote_hint(node);
+    if (!value) {
+      const auto number = plain(node) ? parse_number(node.text) : std::nullopt;
+      return number && *number > static_cast<double>(max) ? too_large : unquote_hint(node);
+    }
+    if (*value > max) return too_large;
     if (*value < min) return "";
     field(config) = static_cast<T>(*value);
     return fine;

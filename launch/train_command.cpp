@@ -11,9 +11,11 @@ namespace {
 void print_plan(const RunConfig& config, const Runtime& runtime) {
   if (runtime.rank() != 0) return;
   const ParameterCounts counts = count_parameters(config.model);
-  fmt::print("{} layers, {} parameters ({} active per token, {} in experts), {} steps of {} sequences of {} tokens: all is well\n",
-             config.model.num_layers(), counts.total, counts.active, counts.experts, config.train.steps,
-             config.train.global_batch_size, config.train.seq_len);
+  fmt::print(
+      "{} layers, {} parameters ({} active per token, {} in experts), {} steps of {} sequences of {} tokens: "
+      "all is well\n",
+      config.model.num_layers(), counts.total, counts.active, counts.experts, config.train.steps,
+      config.train.global_batch_size, config.train.seq_len);
 }
 
 }  // namespace

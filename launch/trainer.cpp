@@ -14,20 +14,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 AdamWConfig adamw_config(const RunConfig::Optim& optim) {
-  return {.beta1 = optim.betas[0], .beta2 = optim.betas[1], .eps = optim.eps, .weight_decay = optim.weight_decay};
+  return {
+      .beta1 = optim.betas[0], .beta2 = optim.betas[1], .eps = optim.eps, .weight_decay = optim.weight_decay};
 }
 
 ScheduleConfig schedule_config(const RunConfig& config) {
   static constexpr ScheduleKind kinds[] = {ScheduleKind::constant, ScheduleKind::cosine, ScheduleKind::wsd};
   return {.kind = kinds[static_cast<int>(config.optim.schedule)],
           .lr = config.optim.lr,
-          .min_lr_ratio = config.optim.min_lr_ratio,
-          .steps = config.train.steps,
           .warmup_steps = config.optim.warmup_steps,
-          .decay_steps = config.optim.decay_steps};
+          .decay_steps = config.optim.decay_steps,
+          .min_lr_ratio = config.optim.min_lr_ratio,
+          .steps = config.train.steps};
 }
 
 }  // namespace
@@ -43,7 +46,8 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config)
       optimizer_(stream_, adamw_config(config.optim), groups_, {&parameters_.dense(), &parameters_.experts()}),
       balance_(config.model, parameters_) {
   set_collective_timeout(config.train.collective_timeout_s);
-  runtime.agree([&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });
+  runtime.agree(
+      [&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });
   start();
 }
 
@@ -52,9 +56,11 @@ void Trainer::start() {
   progress_ = start.progress;
   const double peak = measure_peak_flops(stream_) * runtime_.world();
   runtime_.agree([&] {
-    if (runtime_.rank() == 0) log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), start, peak);
+    if (runtime_.rank() == 0)
+      log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), peak, start);
   });
-  writer_ = std::make_unique<CheckpointWriter>(config_.run.dir, static_cast<int>(config_.checkpoint.keep), *groups_.world);
+  writer_ = std::make_unique<CheckpointWriter>(config_.run.dir, static_cast<int>(config_.checkpoint.keep),
+                                               *groups_.world);
 }
 
 void Trainer::run() {
@@ -89,8 +95,10 @@ StepReport Trainer::train_step() {
   stop_ = totals.stop;
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
   if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {
-    throw_failure("step {}: loss {} and gradient norm {} must be finite; the last checkpoint is intact (train.nonfinite: skip leaves such steps out)",
-                  progress_.step + 1, result.loss, result.grad_norm);
+    throw_failure(
+        "step {}: loss {} and gradient norm {} must be finite; the last checkpoint is intact (train.nonfinite: "
+        "skip leaves such steps out)",
+        progress_.step + 1, result.loss, result.grad_norm);
   }
   if (!result.skipped) {
     optimizer_.apply(result.lr, clip_scale(result.grad_norm, config_.optim.clip_grad));
@@ -107,12 +115,13 @@ LossResult Trainer::accumulate(const Batch& batch) {
   const auto sequences = static_cast<double>(config_.train.global_batch_size);
   const double tokens = sequences * static_cast<double>(config_.train.seq_len);
   Tape tape(stream_);
-  LossResult result = model_.loss(tape, batch.inputs, batch.targets, config_.train.micro_batch_size, config_.train.seq_len,
-                                  *groups_.ep);
+  LossResult result = model_.loss(tape, batch.inputs, batch.targets, config_.train.micro_batch_size,
+                                  config_.train.seq_len, *groups_.ep);
   // Divided by global counts here, so that every reduction after this is a sum.
   std::vector<Tape::Root> roots{{result.loss_sum, 1.0 / tokens}};
   const auto layers = static_cast<double>(result.loads.size());
-  for (const Var& v : result.load_balance) roots.push_back({v, config_.model.moe->aux_loss / (sequences * layers)});
+  for (const Var& v : result.load_balance)
+    roots.push_back({v, config_.model.moe->aux_loss / (sequences * layers)});
   for (const Var& v : result.z) roots.push_back({v, config_.model.moe->z_loss / (tokens * layers)});
   tape.backward(roots);
   return result;
@@ -131,14 +140,16 @@ Trainer::Totals Trainer::reduce_totals(double local_loss) {
   return {s[0] / tokens, s[1] > 0, static_cast<std::int64_t>(largest)};
 }
 
-double Trainer::learning_rate() const { return hysparse::learning_rate(schedule_config(config_), progress_.step); }
+double Trainer::learning_rate() const {
+  return hysparse::learning_rate(schedule_config(config_), progress_.step);
+}
 
 std::optional<double> Trainer::maybe_validate() {
   const std::int64_t every = config_.train.eval_every;
   const bool due = every > 0 && (progress_.step % every == 0 || progress_.step == config_.train.steps);
   if (data_->valid() == nullptr || !due) return std::nullopt;
-  return validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size, stream_,
-                         *groups_.dp, *groups_.ep);
+  return validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size,
+                         stream_, *groups_.dp, *groups_.ep);
 }
 
 void Trainer::maybe_save(bool last) {

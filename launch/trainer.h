@@ -1,5 +1,6 @@
-/// The training loop. One step reads like docs/architecture.md says it: load, forward, backward, reduce the gradients,
-/// norm and clip, optimizer step on this rank's shard, gather the parameters, balance the experts, report.
+/// The training loop. One step reads like docs/architecture.md says it: load, forward, backward, reduce the
+/// gradients, norm and clip, optimizer step on this rank's shard, gather the parameters, balance the experts,
+/// report.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@ namespace hysparse {
 
 class Trainer {
  public:
-  /// Builds everything, resumes from run.dir when a checkpoint is there. What can be the user's fault fails here, on every
-  /// rank alike, before anything in run.dir is changed. Collective.
+  /// Builds everything, resumes from run.dir when a checkpoint is there. What can be the user's fault fails
+  /// here, on every rank alike, before anything in run.dir is changed. Collective.
   Trainer(Runtime& runtime, const RunConfig& config);
 
   /// Trains to the last step, or until a stop signal: finishes the step, saves. Collective.

@@ -10,8 +10,12 @@
 namespace hysparse {
 namespace {
 
-std::string exp_avg_name(const std::string& parameter) { return "optim/exp_avg/" + parameter; }
-std::string exp_avg_sq_name(const std::string& parameter) { return "optim/exp_avg_sq/" + parameter; }
+std::string exp_avg_name(const std::string& parameter) {
+  return "optim/exp_avg/" + parameter;
+}
+std::string exp_avg_sq_name(const std::string& parameter) {
+  return "optim/exp_avg_sq/" + parameter;
+}
 
 std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters) {
   std::vector<TensorInfo> expected;
@@ -25,25 +29,29 @@ std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters) {
 }
 
 /// Keys of the model that may change between two parts of a run: they shape the training, not what is computed.
-const std::set<std::string> free_model_keys{"model.attention", "model.hybrid_ratio", "model.num_layers", "model.layer_types",
-                                            "model.init_std",           "model.moe.aux_loss",  "model.moe.z_loss",
-                                            "model.moe.bias_update_rate", "model.moe.capacity_factor"};
+const std::set<std::string> free_model_keys{
+    "model.attention",          "model.hybrid_ratio", "model.num_layers", "model.layer_types",
+    "model.init_std",           "model.moe.aux_loss", "model.moe.z_loss", "model.moe.bias_update_rate",
+    "model.moe.capacity_factor"};
 
 /// Throws Error naming each model key that is not what the checkpoint was trained with.
 void require_same_model(const RunConfig& config, const CheckpointReader& reader) {
-  RunConfig stored = config_from_text(reader.info().config, reader.directory() + "/manifest.json: config", std::nullopt);
+  RunConfig stored =
+      config_from_text(reader.info().config, reader.directory() + "/manifest.json: config", std::nullopt);
   RunConfig now = config;
   std::vector<std::string> problems;
   for (const SchemaKey& key : schema()) {
     if (!key.path.starts_with("model.") || free_model_keys.contains(key.path)) continue;
     const std::string before = key.write(stored), after = key.write(now);
     if (before == after) continue;
-    problems.push_back(fmt::format("{}: {}: the checkpoint {} was trained with {}; give run.dir a new directory (and "
-                                   "run.init_from to start from its weights)",
-                                   key.path, after, reader.directory(), before));
+    problems.push_back(
+        fmt::format("{}: {}: the checkpoint {} was trained with {}; give run.dir a new directory (and "
+                    "run.init_from to start from its weights)",
+                    key.path, after, reader.directory(), before));
   }
   if (now.model.layer_types != stored.model.layer_types) {
-    problems.push_back(fmt::format("model.layer_types: not those that the checkpoint {} was trained with", reader.directory()));
+    problems.push_back(fmt::format("model.layer_types: not those that the checkpoint {} was trained with",
+                                   reader.directory()));
   }
   if (!problems.empty()) throw Error(problems);
 }
@@ -94,7 +102,8 @@ TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, Par
 }
 
 void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
-                         ParameterSet& parameters, ShardedOptimizer& optimizer, const TrainingProgress& progress) {
+                         ParameterSet& parameters, ShardedOptimizer& optimizer,
+                         const TrainingProgress& progress) {
   std::vector<Piece> pieces;
   for (const StatePiece& piece : optimizer.state()) {
     if (!piece.owner) continue;

@@ -1,5 +1,5 @@
-/// What a training run is made of between two steps, and its way into a checkpoint and back: progress, parameters,
-/// optimizer moments. Any layout's checkpoint resumes on any layout.
+/// What a training run is made of between two steps, and its way into a checkpoint and back: progress,
+/// parameters, optimizer moments. Any layout's checkpoint resumes on any layout.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace hysparse {
 
-/// How far a run is. All of the data's and the random numbers' state: they are functions of the seed and these counts.
+/// How far a run is. All of the data's and the random numbers' state: they are functions of the seed and these
+/// counts.
 struct TrainingProgress {
   std::int64_t step = 0;     ///< steps done
   std::int64_t samples = 0;  ///< windows used
@@ -27,18 +28,20 @@ struct TrainingProgress {
 
 struct TrainingStart {
   TrainingProgress progress;
-  std::string from;  ///< for the log: "step 100 of runs/x/checkpoints/step-000100", "run.init_from ...", "initial values"
+  std::string from;  ///< for the log: "step 100 of runs/x/checkpoints/step-000100", "run.init_from ...",
+                     ///< "initial values"
   std::vector<std::string> warnings;
 };
 
-/// Resumes from run.dir's latest checkpoint; without one, takes the weights of run.init_from; without that, initial
-/// values. Throws Error on every rank alike when the checkpoint is damaged or of another model (naming the key that
-/// differs). Collective.
+/// Resumes from run.dir's latest checkpoint; without one, takes the weights of run.init_from; without that,
+/// initial values. Throws Error on every rank alike when the checkpoint is damaged or of another model (naming
+/// the key that differs). Collective.
 TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
                                   ShardedOptimizer& optimizer);
 
 /// Hands the state to the writer. Collective.
 void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
-                         ParameterSet& parameters, ShardedOptimizer& optimizer, const TrainingProgress& progress);
+                         ParameterSet& parameters, ShardedOptimizer& optimizer,
+                         const TrainingProgress& progress);
 
 }  // namespace hysparse

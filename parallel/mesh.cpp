@@ -14,9 +14,10 @@ struct Factor {
   int size;
 };
 
-/// Product of positive sizes, at most `limit` (so that absurd sizes do not overflow).
+/// Product of positive sizes, at most `limit`, which is beyond any world (so that absurd sizes do not
+/// overflow).
 std::int64_t product(const std::vector<Factor>& factors) {
-  constexpr std::int64_t limit = std::int64_t{1} << 40;
+  constexpr std::int64_t limit = std::int64_t{1} << 31;
   std::int64_t result = 1;
   for (const Factor& f : factors) result = std::min(limit, result * f.size);
   return result;

@@ -6,23 +6,17 @@
 /// are added in order.
 #include <cmath>
 
-#include "attention/cpu/tiles.h"
+#include "attention/cpu/backward.h"
+#include "attention/cpu/token_rows.h"
 #include "core/cpu/math.h"
 
 namespace hysparse::cpu {
 namespace {
 
 template <class T>
-struct BackwardData {
-  const T *q, *k, *v, *sinks, *out, *lse, *dout;
-  T* dq;
-  bool add_dq;
-};
-
-template <class T>
-class BackwardWorker {
+class TileBackward {
  public:
-  BackwardWorker(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid)
+  TileBackward(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid)
       : sizes_(sizes),
         grid_(grid),
         row_width_(round_up_to_lanes<T>(sizes.head_dim)),
@@ -41,13 +35,23 @@ class BackwardWorker {
     std::fill_n(static_cast<T*>(scale_), grid.lanes, T(1) / std::sqrt(static_cast<T>(sizes.head_dim)));
   }
 
-  /// dk, dv: the buffers of the tile's part, laid out like k and v. dsinks [R] of the tile's group, or null.
-  void run(const QueryTile& tile, const BackwardData<T>& data, T* dk, T* dv, T* dsinks) {
+  void run(const SlabTask<T>& task, const BackwardData<T>& data) {
+    if (!task.add_dk) zero_slab(task, task.dk);
+    if (!task.add_dv) zero_slab(task, task.dv);
+    for (std::int64_t index = task.part; index < grid_.per_sequence; index += task.parts) {
+      const std::int64_t first = index * grid_.tokens;
+      run_tile({task.sequence, task.group, first, std::min(grid_.tokens, sizes_.query_len - first)}, data,
+               task);
+    }
+  }
+
+ private:
+  void run_tile(const QueryTile& tile, const BackwardData<T>& data, const SlabTask<T>& task) {
     const std::int64_t lanes = grid_.lanes, head_dim = sizes_.head_dim, stride = sizes_.num_kv_heads * head_dim;
     const std::int64_t base = tile.sequence * sizes_.key_rows * stride + tile.group * head_dim;
     lanes_.set(tile);
     gather(data);
-    if (dsinks != nullptr) add_sinks(tile, data, dsinks);
+    if (task.dsinks != nullptr) add_sinks(tile, data, task.dsinks);
     std::fill_n(static_cast<T*>(dquery_), head_dim * lanes, T(0));
     for (const Segment& segment : segmenter_.segments(tile)) {
       const std::int64_t at = base + segment.row * stride, count = segment.count;
@@ -55,14 +59,22 @@ class BackwardWorker {
       if (segment.masked) lanes_.mask(tile, segment, p_);
       tile_product<T>(count, lanes, head_dim, data.v + at, stride, 1, dout_, lanes, false, dp_, lanes);
       differentiate_softmax(count);
-      tile_product<T>(count, head_dim, lanes, p_, lanes, 1, dout_rows_, row_width_, true, dv + at, stride);
-      tile_product<T>(count, head_dim, lanes, dp_, lanes, 1, query_rows_, row_width_, true, dk + at, stride);
+      tile_product<T>(count, head_dim, lanes, p_, lanes, 1, dout_rows_, row_width_, true, task.dv + at, stride);
+      tile_product<T>(count, head_dim, lanes, dp_, lanes, 1, query_rows_, row_width_, true, task.dk + at,
+                      stride);
       tile_product<T>(head_dim, lanes, count, data.k + at, 1, stride, dp_, lanes, true, dquery_, lanes);
     }
     scatter_transposed<T>(dquery_, lanes, head_dim, scale_, data.add_dq, data.dq, lanes_.offsets);
   }
 
- private:
+  void zero_slab(const SlabTask<T>& task, T* buffer) const {
+    const std::int64_t stride = sizes_.num_kv_heads * sizes_.head_dim;
+    T* slab = buffer + task.sequence * sizes_.key_rows * stride + task.group * sizes_.head_dim;
+    for (std::int64_t row = 0; row < sizes_.key_rows; ++row) {
+      std::fill_n(slab + row * stride, sizes_.head_dim, T(0));
+    }
+  }
+
   /// Queries (scaled) and dout as rows and as columns, lse and delta per lane.
   void gather(const BackwardData<T>& data) {
     const std::int64_t head_dim = sizes_.head_dim;
@@ -117,39 +129,6 @@ class BackwardWorker {
   Scratch<T> lse_, delta_, scale_;     // [lanes]
 };
 
-/// Partial sums per sequence and group, so that tasks fill the threads.
-std::int64_t count_parts(std::int64_t slabs, std::int64_t tiles, std::int64_t threads) {
-  std::int64_t parts = 1;
-  while (parts < tiles && slabs * parts % threads != 0 && slabs * parts < 4 * threads) ++parts;
-  return parts;
-}
-
-/// The part of dk or dv that one task sums into: rows of one sequence, features of one group.
-template <class T>
-void zero_slab(const AttentionSizes& sizes, const QueryTile& tile, T* buffer) {
-  const std::int64_t stride = sizes.num_kv_heads * sizes.head_dim;
-  T* slab = buffer + tile.sequence * sizes.key_rows * stride + tile.group * sizes.head_dim;
-  for (std::int64_t row = 0; row < sizes.key_rows; ++row)
-    std::fill_n(slab + row * stride, sizes.head_dim, T(0));
-}
-
-/// target (+)= sum of `parts` arrays of its size, in order.
-template <class T>
-void add_parts(const Stream& stream, const T* partial, std::int64_t parts, const GradientBuffer& target) {
-  T* out = target.buffer.data<T>();
-  const std::int64_t count = target.buffer.numel();
-  stream.pool->parallel_for(count, 1 << 14, [=, add = target.add](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = 0; p < parts; ++p) {
-      const T* in = partial + p * count;
-      if (p == 0 && !add) {
-        std::copy(in + begin, in + end, out + begin);
-      } else {
-        for (std::int64_t i = begin; i < end; ++i) out[i] += in[i];
-      }
-    }
-  });
-}
-
 }  // namespace
 
 void attention_backward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
@@ -157,43 +136,20 @@ void attention_backward(const Stream& stream, const AttentionSizes& sizes, const
                         const Tensor& out, const Tensor& lse, const Tensor& dout,
                         const AttentionGradients& gradients) {
   dispatch_float(q.dtype(), [&]<class T>() {
+    const BackwardData<T> data{.q = q.data<T>(),
+                               .k = k.data<T>(),
+                               .v = v.data<T>(),
+                               .sinks = gradients.sinks.defined() ? sinks.data<T>() : nullptr,
+                               .out = out.data<T>(),
+                               .lse = lse.data<T>(),
+                               .dout = dout.data<T>(),
+                               .dq = gradients.q.buffer.data<T>(),
+                               .add_dq = gradients.q.add};
+    if (fits_token_rows<T>(sizes, pattern))
+      return token_rows_backward<T>(stream, sizes, pattern, data, gradients);
     const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
-    const std::int64_t group = sizes.group_size(), slabs = sizes.sequences * sizes.num_kv_heads;
-    const std::int64_t parts = count_parts(slabs, grid.per_sequence, stream.pool->threads());
-    const bool with_sinks = gradients.sinks.defined();
-    const BackwardData<T> data{
-        q.data<T>(),    k.data<T>(),   v.data<T>(),    with_sinks ? sinks.data<T>() : nullptr,
-        out.data<T>(),  lse.data<T>(), dout.data<T>(), gradients.q.buffer.data<T>(),
-        gradients.q.add};
-    const Scratch<T> dk_parts(parts > 1 ? parts * k.numel() : 0), dv_parts(parts > 1 ? parts * v.numel() : 0);
-    const Scratch<T> dsinks(with_sinks ? slabs * parts * group : 0);
-    if (with_sinks) std::fill_n(static_cast<T*>(dsinks), slabs * parts * group, T(0));
-    parallel_workers(
-        stream, slabs * parts, [&] { return BackwardWorker<T>(sizes, pattern, grid); },
-        [&](BackwardWorker<T>& worker, std::int64_t task) {
-          const std::int64_t slab = task / parts, part = task % parts;
-          QueryTile tile{slab / sizes.num_kv_heads, slab % sizes.num_kv_heads, 0, 0};
-          T* dk = parts > 1 ? dk_parts + part * k.numel() : gradients.k.buffer.data<T>();
-          T* dv = parts > 1 ? dv_parts + part * v.numel() : gradients.v.buffer.data<T>();
-          if (parts > 1 || !gradients.k.add) zero_slab(sizes, tile, dk);
-          if (parts > 1 || !gradients.v.add) zero_slab(sizes, tile, dv);
-          for (std::int64_t index = part; index < grid.per_sequence; index += parts) {
-            tile.first = index * grid.tokens;
-            tile.tokens = std::min(grid.tokens, sizes.query_len - tile.first);
-            worker.run(tile, data, dk, dv, with_sinks ? dsinks + task * group : nullptr);
-          }
-        });
-    if (parts > 1) {
-      add_parts<T>(stream, dk_parts, parts, gradients.k);
-      add_parts<T>(stream, dv_parts, parts, gradients.v);
-    }
-    if (with_sinks) {
-      T* total = gradients.sinks.data<T>();
-      for (std::int64_t task = 0; task < slabs * parts; ++task) {
-        T* head = total + task / parts % sizes.num_kv_heads * group;
-        for (std::int64_t r = 0; r < group; ++r) head[r] += dsinks[task * group + r];
-      }
-    }
+    run_backward<T>(stream, sizes, grid.per_sequence, data, gradients,
+                    [&] { return TileBackward<T>(sizes, pattern, grid); });
   });
 }
 

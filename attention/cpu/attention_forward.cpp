@@ -5,16 +5,17 @@
 
 #include "attention/cpu/select.h"
 #include "attention/cpu/tiles.h"
+#include "attention/cpu/token_rows.h"
 #include "core/cpu/math.h"
 
 namespace hysparse::cpu {
 namespace {
 
 template <class T>
-class ForwardWorker {
+class TileForward {
  public:
-  ForwardWorker(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid,
-                const BlockLists* chosen)
+  TileForward(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid,
+              const BlockLists* chosen)
       : sizes_(sizes),
         grid_(grid),
         segmenter_(sizes, pattern),
@@ -134,14 +135,18 @@ void attention_forward(const Stream& stream, const AttentionSizes& sizes, const 
                        const Tensor& out, const Tensor& lse, const BlockLists* chosen) {
   HYSPARSE_CHECK(chosen == nullptr || pattern.kind == KeyPattern::Kind::causal);
   dispatch_float(q.dtype(), [&]<class T>() {
-    const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
     const T *q_data = q.data<T>(), *k_data = k.data<T>(), *v_data = v.data<T>();
     const T* sink_data = sinks.defined() ? sinks.data<T>() : nullptr;
     T *out_data = out.data<T>(), *lse_data = lse.data<T>();
+    if (fits_token_rows<T>(sizes, pattern)) {
+      return token_rows_forward<T>(stream, sizes, pattern,
+                                   {q_data, k_data, v_data, sink_data, out_data, lse_data});
+    }
+    const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
     const std::int64_t slabs = sizes.sequences * sizes.num_kv_heads;
     parallel_workers(
-        stream, slabs * grid.per_sequence, [&] { return ForwardWorker<T>(sizes, pattern, grid, chosen); },
-        [&](ForwardWorker<T>& worker, std::int64_t task) {
+        stream, slabs * grid.per_sequence, [&] { return TileForward<T>(sizes, pattern, grid, chosen); },
+        [&](TileForward<T>& worker, std::int64_t task) {
           // The last tiles of the sequences see the most keys: they come first.
           const std::int64_t index = grid.per_sequence - 1 - task / slabs, slab = task % slabs;
           const std::int64_t first = index * grid.tokens;

@@ -73,17 +73,15 @@ void product_block(std::int64_t depth, const T* a, std::int64_t a_row, std::int6
   }
 }
 
-template <class T, int Vectors, int... Rows>
-void product_rows(std::int64_t rows, std::int64_t depth, const T* a, std::int64_t a_row, std::int64_t a_depth,
-                  const T* b, std::int64_t ldb, bool accumulate, std::int64_t last, T* c, std::int64_t ldc) {
+/// Calls f.operator()<N>(i) for consecutive pieces [i, i + N) of [0, count), N the first of Sizes that still
+/// fits.
+template <int... Sizes, class F>
+void in_pieces(std::int64_t count, F&& f) {
   std::int64_t i = 0;
-  const auto run = [&]<int N>() {
-    for (; i + N <= rows; i += N) {
-      product_block<T, N, Vectors>(depth, a + i * a_row, a_row, a_depth, b, ldb, accumulate, last, c + i * ldc,
-                                   ldc);
-    }
+  const auto take = [&]<int N>() {
+    for (; i + N <= count; i += N) f.template operator()<N>(i);
   };
-  (run.template operator()<Rows>(), ...);
+  (take.template operator()<Sizes>(), ...);
 }
 
 /// Picks from the two vectors a, b by index: the two halves of one butterfly stage of a transpose.
@@ -116,20 +114,54 @@ void transpose_square(Vector<T>* rows) {
 
 }  // namespace detail
 
+namespace detail {
+
+template <int Step, class T, std::size_t... J>
+Vector<T> rotate(const Vector<T>& x, std::index_sequence<J...>) {
+  return __builtin_shufflevector(x, x, ((static_cast<int>(J) + Step) % static_cast<int>(sizeof...(J)))...);
+}
+
+/// Combines all lanes pairwise: lane j with lane j + lanes / 2, and so on.
+template <class T, class F>
+T reduce_lanes(const Vector<T>& vector, F&& combine) {
+  constexpr auto indices = std::make_index_sequence<static_cast<std::size_t>(vector_lanes<T>)>();
+  Vector<T> x = vector;
+  if constexpr (vector_lanes<T> == 16) combine(x, rotate<8, T>(x, indices));
+  combine(x, rotate<4, T>(x, indices));
+  combine(x, rotate<2, T>(x, indices));
+  combine(x, rotate<1, T>(x, indices));
+  return x[0];
+}
+template <class T>
+T sum_lanes(const Vector<T>& x) {
+  return reduce_lanes<T>(x, [](Vector<T>& a, const Vector<T>& b) { a += b; });
+}
+template <class T>
+T max_lanes(const Vector<T>& x) {
+  return reduce_lanes<T>(x, [](Vector<T>& a, const Vector<T>& b) { a = b > a ? b : a; });
+}
+
+}  // namespace detail
+
 /// sum_i a[i] * b[i], in vector_lanes partial sums added pairwise: one order for a given n.
 template <class T>
 inline T dot(const T* a, const T* b, std::int64_t n) {
   constexpr std::int64_t lanes = vector_lanes<T>;
-  alignas(64) T sum[lanes] = {};
+  detail::Vector<T> sum{}, x, y;
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    for (std::int64_t j = 0; j < lanes; ++j) sum[j] += a[i + j] * b[i + j];
+    std::memcpy(&x, a + i, sizeof(x));
+    std::memcpy(&y, b + i, sizeof(y));
+    sum += x * y;
   }
-  for (std::int64_t j = 0; i + j < n; ++j) sum[j] += a[i + j] * b[i + j];
-  for (std::int64_t half = lanes / 2; half > 0; half /= 2) {
-    for (std::int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
+  if (i < n) {
+    const std::size_t bytes = static_cast<std::size_t>(n - i) * sizeof(T);
+    x = y = detail::Vector<T>{};
+    std::memcpy(&x, a + i, bytes);
+    std::memcpy(&y, b + i, bytes);
+    sum += x * y;
   }
-  return sum[0];
+  return detail::sum_lanes<T>(sum);
 }
 
 /// C[i, j] (+)= sum_k A[i * a_row + k * a_depth] * B[k * ldb + j] for i < rows, j < width, k < depth. Rows of B
@@ -143,11 +175,15 @@ void tile_product(std::int64_t rows, std::int64_t width, std::int64_t depth, con
     const std::int64_t vectors = width - j > lanes ? 2 : 1;
     const std::int64_t last = std::min(lanes, width - j - (vectors - 1) * lanes);
     if (vectors == 2) {
-      detail::product_rows<T, 2, 8, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j,
-                                          ldc);
+      detail::in_pieces<8, 4, 1>(rows, [&]<int N>(std::int64_t i) {
+        detail::product_block<T, N, 2>(depth, a + i * a_row, a_row, a_depth, b + j, ldb, accumulate, last,
+                                       c + i * ldc + j, ldc);
+      });
     } else {
-      detail::product_rows<T, 1, 16, 4, 1>(rows, depth, a, a_row, a_depth, b + j, ldb, accumulate, last, c + j,
-                                           ldc);
+      detail::in_pieces<16, 4, 1>(rows, [&]<int N>(std::int64_t i) {
+        detail::product_block<T, N, 1>(depth, a + i * a_row, a_row, a_depth, b + j, ldb, accumulate, last,
+                                       c + i * ldc + j, ldc);
+      });
     }
     j += vectors * lanes;
   }

@@ -24,7 +24,7 @@ inline constexpr std::int64_t max_segment = 64;
 
 /// Lanes of a tile, about: wide tiles where all tokens see much the same keys, narrow ones elsewhere. Measured.
 inline std::int64_t wanted_lanes(KeyPattern::Kind kind) {
-  return kind == KeyPattern::Kind::causal ? 64 : 16;
+  return kind == KeyPattern::Kind::causal ? 64 : 32;
 }
 
 /// A scratch array of one worker, aligned and counted like a tensor.

@@ -15,10 +15,12 @@ using cpu::Transpose;
 constexpr std::int64_t chunk_bytes = 8 << 20;
 constexpr std::int64_t min_chunk_tokens = 64;
 
-/// Calls body(begin, end, logits) for the chunks of tokens, with the logits of each.
+/// Calls body(begin, end, logits) for the chunks of tokens, with the logits of each: `kept` where that holds
+/// all of them.
 template <class F>
-void for_each_chunk(const Stream& stream, const Tensor& x, const Tensor& head, F&& body) {
+void for_each_chunk(const Stream& stream, const Tensor& x, const Tensor& head, const Tensor& kept, F&& body) {
   const std::int64_t tokens = x.dim(0), row_bytes = head.dim(0) * dtype_size(x.dtype());
+  if (kept.defined()) return body(0, tokens, kept);
   const std::int64_t most = std::max(min_chunk_tokens, chunk_bytes / std::max<std::int64_t>(1, row_bytes));
   const Tensor buffer = Tensor::empty({std::min(tokens, most), head.dim(0)}, x.dtype(), x.device());
   for (std::int64_t begin = 0; begin < tokens; begin += most) {
@@ -55,10 +57,13 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& hea
   result.targets = count_targets(targets, head);
   const Tensor lse = Tensor::empty({x.dim(0)}, x.value.dtype(), x.value.device());
   const Tensor losses = Tensor::empty({x.dim(0)}, DType::f64, x.value.device());
-  for_each_chunk(stream, x.value, head.value, [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
-    HYSPARSE_LAUNCH(stream, cross_entropy_forward, logits, targets.slice(begin, end), lse.slice(begin, end),
-                    losses.slice(begin, end));
-  });
+  Tensor whole;  // the logits, when one chunk holds all
+  for_each_chunk(stream, x.value, head.value, {},
+                 [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
+                   if (end - begin == x.dim(0)) whole = logits;
+                   HYSPARSE_LAUNCH(stream, cross_entropy_forward, logits, targets.slice(begin, end),
+                                   lse.slice(begin, end), losses.slice(begin, end));
+                 });
   for (std::int64_t t = 0; t < losses.numel(); ++t) result.loss += losses.data<double>()[t];
   const Tensor sum = scalar_tensor(result.loss, x.value.dtype(), x.value.device());
 
@@ -67,11 +72,12 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& hea
   if (!result.loss_sum.requires_grad()) return result;
   tape.record("linear_cross_entropy", {result.loss_sum},
               [stream, saved = tape.save(x.value), head = head.value, targets, lse = tape.save(lse),
-               dx = x.grad, dhead = parameter.grad, dloss = result.loss_sum.grad] {
+               kept = whole.defined() ? tape.save(whole) : Saved(), dx = x.grad, dhead = parameter.grad,
+               dloss = result.loss_sum.grad] {
                 const Tensor rows = saved.get(), row_lse = lse.get();
                 const double scale = scalar_value(dloss->value());
                 const auto target = dx ? dx->target() : Gradient::Target{};
-                for_each_chunk(stream, rows, head,
+                for_each_chunk(stream, rows, head, kept.get(),
                                [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
                                  HYSPARSE_LAUNCH(stream, cross_entropy_backward, logits,
                                                  targets.slice(begin, end), row_lse.slice(begin, end), scale);

@@ -97,7 +97,7 @@ void experts_backward(const Stream& stream, const ExpertsBackward& args) {
     stream.pool->parallel_tasks(static_cast<std::int64_t>(tiles.size()), [&](std::int64_t task) {
       const Tile tile = tiles[static_cast<std::size_t>(task)];
       const std::int64_t n = tile.rows(), matrix = tile.expert * width * hidden_size;
-      const auto dhidden = scratch<T>(n * width), dx = scratch<T>(n * hidden_size);
+      const auto dhidden = scratch<T>(n * width), dx = scratch<T>(args.rows.scatter ? n * hidden_size : 0);
       T *d = dout_rows + tile.begin * hidden_size, *dg = dgate + tile.begin * width,
         *du = dup + tile.begin * width;
       gather(n, hidden_size, dout, stride, sources + tile.begin, d);
@@ -112,11 +112,15 @@ void experts_backward(const Stream& stream, const ExpertsBackward& args) {
             swiglu_row_backward(width, gate + at, up + at, row_weights[tile.begin + r],
                                 dhidden.get() + r * width, hidden + at, dgate + at, dup + at);
       }
+      // Straight to the rows where they lie together.
+      T* result = args.rows.scatter ? dx.get() : target(0);
+      const std::int64_t result_stride = args.rows.scatter ? hidden_size : hidden_size + 1;
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), dg, width, w_gate + matrix, hidden_size,
-           T(0), dx.get(), hidden_size);
+           T(0), result, result_stride);
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), du, width, w_up + matrix, hidden_size,
-           T(1), dx.get(), hidden_size);
-      for (std::int64_t r = 0; r < n; ++r) std::copy_n(dx.get() + r * hidden_size, hidden_size, target(r));
+           T(1), result, result_stride);
+      if (!args.rows.scatter) return;
+      for (std::int64_t r = 0; r < n; ++r) std::copy_n(result + r * hidden_size, hidden_size, target(r));
     });
   });
 }

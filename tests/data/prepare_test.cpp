@@ -1,7 +1,8 @@
 #include "launch/prepare.h"
 
 #include <algorithm>
-#include <set>
+#include <chrono>
+#include <thread>
 
 #include "core/random.h"
 #include "data/documents.h"
@@ -140,6 +141,8 @@ TEST(Prepare, WorkersDoNotChangeTheResult) {
   prepare(config);
   const std::string one = read_file(config.output), one_valid = read_file(*config.valid_output);
   config.workers = 4;
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(1100));  // a time of one second's resolution in the file would show
   prepare(config);
   EXPECT_TRUE(read_file(config.output) == one);  // bitwise
   EXPECT_TRUE(read_file(*config.valid_output) == one_valid);

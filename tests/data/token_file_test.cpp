@@ -201,21 +201,19 @@ TEST(TokenFile, FlippedBytesNeverCrash) {
   const std::string bytes = read_file(dir / "a.h5");
   int errors = 0;
   for (std::size_t at = 0; at < bytes.size(); ++at) {
-    for (const char flip : {'\x01', '\x80', '\xFF'}) {
-      std::string damaged = bytes;
-      damaged[at] = static_cast<char>(damaged[at] ^ flip);
-      write_file(dir / "damaged.h5", damaged);
-      try {
-        const TokenFile file(dir / "damaged.h5");
-        check_ids(file);
-        EXPECT_LT(file.num_tokens(), 8);
-      } catch (const Error& error) {
-        EXPECT_TRUE(contains(error.what(), "damaged.h5")) << error.what();
-        ++errors;
-      }
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ (at % 2 == 0 ? '\x01' : '\xFF'));
+    write_file(dir / "damaged.h5", damaged);
+    try {
+      const TokenFile file(dir / "damaged.h5");
+      check_ids(file);
+      EXPECT_EQ(file.num_tokens(), 7);
+    } catch (const Error& error) {
+      EXPECT_TRUE(contains(error.what(), "damaged.h5")) << error.what();
+      ++errors;
     }
   }
-  EXPECT_GT(errors, 500);
+  EXPECT_GT(errors, 200);  // the structure has checksums; the tokens have only their vocabulary
 }
 
 TEST(RawTokenFile, ReadsInt32) {

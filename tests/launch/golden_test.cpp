@@ -1,5 +1,5 @@
-// Parity with the float64 reference model (tests/golden/reference.py): losses and gradients of small random exports, in
-// fp64 and fp32, through the same code as `hysparse eval --grads`.
+// Parity with the float64 reference model (tests/golden/reference.py): losses and gradients of small random
+// exports, in fp64 and fp32, through the same code as `hysparse eval --grads`.
 #include <filesystem>
 #include <fstream>
 
@@ -18,14 +18,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Relative tolerances of the acceptance: f32 rounding through some ten layers of sums, and the reference's own float64.
+/// Relative tolerances of the acceptance: f32 rounding through some ten layers of sums, and the reference's own
+/// float64.
 struct Tolerance {
   double loss, gradient;
 };
 constexpr Tolerance f32_tolerance{1e-5, 1e-4};
 constexpr Tolerance f64_tolerance{1e-10, 1e-9};
 
-fs::path golden_directory() { return fs::path(HYSPARSE_SOURCE_DIR) / "tests" / "golden"; }
+fs::path golden_directory() {
+  return fs::path(HYSPARSE_SOURCE_DIR) / "tests" / "golden";
+}
 
 std::vector<std::string> golden_cases() {
   std::vector<std::string> cases;
@@ -49,7 +52,8 @@ class Golden : public ::testing::TestWithParam<std::string> {
         evaluate(loaded.model(), windows, windows.windows(), loaded.stream(), loaded.alone(), true);
     const double expected = golden.at("loss").get<double>();
     EXPECT_EQ(result.sequences, golden.at("sequences").get<std::int64_t>());
-    EXPECT_LT(std::abs(result.loss - expected), tolerance.loss * std::abs(expected)) << result.loss << " " << expected;
+    EXPECT_LT(std::abs(result.loss - expected), tolerance.loss * std::abs(expected))
+        << result.loss << " " << expected;
 
     const SafetensorsReader gradients((directory / "grads.safetensors").string());
     std::size_t compared = 0;
@@ -57,11 +61,13 @@ class Golden : public ::testing::TestWithParam<std::string> {
       if (!entry.declaration.trainable) continue;
       for (const ExportName& name : export_names({&entry.declaration, 1})) {
         const Tensor ours = name.of(entry.parameter.grad);
-        if (gradients.find(name.name) == nullptr) {  // the reference never reached it (an expert without tokens)
+        if (gradients.find(name.name) ==
+            nullptr) {  // the reference never reached it (an expert without tokens)
           for (const double g : ours.to(DType::f64).to_vector<double>()) EXPECT_EQ(g, 0.0) << name.name;
           continue;
         }
-        EXPECT_LT(testing::relative_error(ours, gradients.read(name.name, DType::f64)), tolerance.gradient) << name.name;
+        EXPECT_LT(testing::relative_error(ours, gradients.read(name.name, DType::f64)), tolerance.gradient)
+            << name.name;
         ++compared;
       }
     }
@@ -69,13 +75,19 @@ class Golden : public ::testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(Golden, AgreesWithTheReferenceInF64) { compare(DType::f64, f64_tolerance); }
-TEST_P(Golden, AgreesWithTheReferenceInF32) { compare(DType::f32, f32_tolerance); }
+TEST_P(Golden, AgreesWithTheReferenceInF64) {
+  compare(DType::f64, f64_tolerance);
+}
+TEST_P(Golden, AgreesWithTheReferenceInF32) {
+  compare(DType::f32, f32_tolerance);
+}
 
 INSTANTIATE_TEST_SUITE_P(Exports, Golden, ::testing::ValuesIn(golden_cases()),
                          [](const auto& info) { return info.param; });
 
-TEST(GoldenCases, AreAllThere) { EXPECT_GE(golden_cases().size(), 20u); }
+TEST(GoldenCases, AreAllThere) {
+  EXPECT_GE(golden_cases().size(), 20u);
+}
 
 }  // namespace
 }  // namespace hysparse

@@ -1,10 +1,5 @@
 #include "tests/launch/program.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -12,7 +7,11 @@
 #include <stdexcept>
 #include <thread>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/random.h"
 
@@ -30,8 +29,8 @@ std::vector<std::string> command_line(int ranks, const std::vector<std::string>&
 }
 
 /// Starts `words` in a process group of its own.
-int start(const std::vector<std::string>& words, const std::vector<std::string>& environment, const std::string& output,
-          const std::string& errors) {
+int start(const std::vector<std::string>& words, const std::vector<std::string>& environment,
+          const std::string& output, const std::string& errors) {
   const int child = fork();
   if (child != 0) return child;
   setpgid(0, 0);
@@ -106,7 +105,8 @@ ProgramResult run_hysparse(int ranks, const std::vector<std::string>& arguments,
   return {status_of(status), read_file(directory / "out"), without_mpirun_lines(read_file(directory / "err"))};
 }
 
-BackgroundProgram::BackgroundProgram(int ranks, const std::vector<std::string>& arguments, const std::string& log)
+BackgroundProgram::BackgroundProgram(int ranks, const std::vector<std::string>& arguments,
+                                     const std::string& log)
     : process_(start(command_line(ranks, arguments), {}, log, log + ".err")) {}
 
 BackgroundProgram::~BackgroundProgram() {
@@ -129,17 +129,21 @@ std::vector<int> BackgroundProgram::rank_processes() const {
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    // "pid (comm) state ppid pgrp ...": mpirun starts each rank in a process group of the rank's own, so go by parent.
+    // "pid (comm) state ppid pgrp ...": mpirun starts each rank in a process group of the rank's own, so go by
+    // parent.
     std::ifstream in(entry.path() / "stat");
     std::string pid, comm, state;
     int parent = 0;
     in >> pid >> comm >> state >> parent;
-    if (comm == "(hysparse)" && (parent == process_ || std::stoi(name) == process_)) found.push_back(std::stoi(name));
+    if (comm == "(hysparse)" && (parent == process_ || std::stoi(name) == process_))
+      found.push_back(std::stoi(name));
   }
   return found;
 }
 
-void BackgroundProgram::signal_group(int signal) const { kill(process_, signal); }
+void BackgroundProgram::signal_group(int signal) const {
+  kill(process_, signal);
+}
 
 int BackgroundProgram::wait() {
   int status = 0;
@@ -149,8 +153,9 @@ int BackgroundProgram::wait() {
 }
 
 std::string sample_text(std::size_t bytes, std::uint64_t seed) {
-  static const char* const words[] = {"the",  "oracle", "chooses", "blocks", "of",    "keys",  "for", "every",
-                                      "layer", "behind", "it",      "and",    "reads", "again", "a",   "window"};
+  static const char* const words[] = {"the",   "oracle", "chooses", "blocks", "of", "keys",
+                                      "for",   "every",  "layer",   "behind", "it", "and",
+                                      "reads", "again",  "a",       "window"};
   const CounterRandom random(seed, "sample text");
   std::string text;
   for (std::uint64_t i = 0; text.size() < bytes; ++i) {
@@ -165,11 +170,12 @@ void prepare_data(const WorkDirectory& directory, std::size_t bytes) {
   fs::create_directory(directory / "text");
   constexpr int documents = 40;
   for (int d = 0; d < documents; ++d) {
-    std::ofstream(directory / fmt::format("text/{:03}.txt", d)) << sample_text(bytes / documents, static_cast<std::uint64_t>(d));
+    std::ofstream(directory / fmt::format("text/{:03}.txt", d))
+        << sample_text(bytes / documents, static_cast<std::uint64_t>(d));
   }
-  const ProgramResult result =
-      run_hysparse(0, {"prepare", "--input", directory / "text", "--tokenizer", "byte", "--output", directory / "train.h5",
-                       "--valid-output", directory / "valid.h5", "--valid-fraction", "0.2"});
+  const ProgramResult result = run_hysparse(
+      0, {"prepare", "--input", directory / "text", "--tokenizer", "byte", "--output", directory / "train.h5",
+          "--valid-output", directory / "valid.h5", "--valid-fraction", "0.2"});
   if (result.status != 0) throw std::runtime_error("prepare: " + result.errors);
 }
 

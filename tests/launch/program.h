@@ -10,9 +10,9 @@
 namespace hysparse::testing {
 
 struct ProgramResult {
-  int status = -1;      ///< exit status; 128 + signal when killed
-  std::string output;   ///< stdout
-  std::string errors;   ///< stderr, without the lines that mpirun itself adds
+  int status = -1;     ///< exit status; 128 + signal when killed
+  std::string output;  ///< stdout
+  std::string errors;  ///< stderr, without the lines that mpirun itself adds
 };
 
 /// A directory under the system's temporary one, removed with its owner.
@@ -29,8 +29,8 @@ class WorkDirectory {
   std::filesystem::path path_;
 };
 
-/// `hysparse arguments...` on `ranks` ranks: 0 without mpirun, else through scripts/mpirun. `environment`: "NAME=value".
-/// Killed after `timeout_s`, which the caller should treat as a hang (status 124).
+/// `hysparse arguments...` on `ranks` ranks: 0 without mpirun, else through scripts/mpirun. `environment`:
+/// "NAME=value". Killed after `timeout_s`, which the caller should treat as a hang (status 124).
 ProgramResult run_hysparse(int ranks, const std::vector<std::string>& arguments,
                            const std::vector<std::string>& environment = {}, int timeout_s = 120);
 

@@ -1,7 +1,8 @@
+#include "parallel/ordered_sum.h"
+
 #include <gtest/gtest.h>
 
 #include "core/tensor.h"
-#include "parallel/ordered_sum.h"
 
 namespace hysparse {
 namespace {

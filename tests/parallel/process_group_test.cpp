@@ -1,6 +1,7 @@
 // Runtime and ProcessGroups under mpirun.
-#include "core/error.h"
 #include "parallel/process_group.h"
+
+#include "core/error.h"
 #include "tests/parallel/meshes.h"
 #include "tests/parallel/mpi_test.h"
 

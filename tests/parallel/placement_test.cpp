@@ -1,8 +1,9 @@
+#include "parallel/placement.h"
+
 #include <map>
 
 #include <gtest/gtest.h>
 
-#include "parallel/placement.h"
 #include "tests/parallel/meshes.h"
 
 namespace hysparse {

@@ -1,7 +1,8 @@
+#include "parallel/flat_buffer.h"
+
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "parallel/flat_buffer.h"
 
 namespace hysparse {
 namespace {

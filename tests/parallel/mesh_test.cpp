@@ -1,3 +1,5 @@
+#include "parallel/mesh.h"
+
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -5,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "parallel/mesh.h"
 #include "tests/parallel/meshes.h"
 
 namespace hysparse {

@@ -1,0 +1,327 @@
+"""Draws the pictures of the documentation as SVG, with Python's standard library alone.
+
+    python3 docs/images/make_images.py        writes hybrid_block.svg, oracle.svg, placement.svg, folders.svg beside itself
+"""
+import math
+import os
+import random
+from xml.sax.saxutils import escape
+
+INK, MUTED, LINE, PAGE, CARD = "#1d2530", "#5a6675", "#d5dbe5", "#f6f8fb", "#ffffff"
+BLUE, ORANGE, TEAL, ROSE, VIOLET = "#2f5fd0", "#d97f1e", "#169684", "#b83a74", "#6f58c4"
+BLUE_SOFT, ORANGE_SOFT, TEAL_SOFT, VIOLET_SOFT = "#e7eefc", "#fdf0df", "#e0f4f0", "#eeeafa"
+FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+class Svg:
+    def __init__(self, width, height, title):
+        self.width, self.height, self.title, self.parts = width, height, title, []
+
+    def add(self, text):
+        self.parts.append(text)
+
+    def rect(self, x, y, w, h, fill=CARD, stroke=LINE, radius=8, width=1.2, dash=""):
+        dash = f' stroke-dasharray="{dash}"' if dash else ""
+        self.add(f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{radius}" fill="{fill}" stroke="{stroke}" '
+                 f'stroke-width="{width}"{dash}/>')
+
+    def text(self, x, y, text, size=13, fill=INK, anchor="middle", weight=400, mono=False, italic=False):
+        style = f' font-family="{MONO}"' if mono else ""
+        style += ' font-style="italic"' if italic else ""
+        self.add(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{fill}" text-anchor="{anchor}" '
+                 f'font-weight="{weight}"{style}>{escape(text)}</text>')
+
+    def line(self, points, stroke=MUTED, width=1.6, arrow=True, dash=""):
+        d = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
+        self.path(d, stroke, width, arrow, dash)
+
+    def path(self, d, stroke=MUTED, width=1.6, arrow=True, dash=""):
+        dash = f' stroke-dasharray="{dash}"' if dash else ""
+        head = f' marker-end="url(#a{stroke[1:]})"' if arrow else ""
+        self.add(f'<path d="{d}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round"{dash}{head}/>')
+
+    def cells(self, boxes, fill, opacity=1.0):
+        """Many rectangles (x, y, w, h) of one colour as one path."""
+        if boxes:
+            d = "".join(f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z" for x, y, w, h in boxes)
+            self.add(f'<path d="{d}" fill="{fill}" fill-opacity="{opacity:g}"/>')
+
+    def save(self, name):
+        markers = "".join(
+            f'<marker id="a{c[1:]}" viewBox="0 0 10 10" refX="8.5" refY="5" markerWidth="7" markerHeight="7" '
+            f'orient="auto-start-reverse"><path d="M0 0.8L9.5 5L0 9.2z" fill="{c}"/></marker>'
+            for c in (INK, MUTED, BLUE, ORANGE, TEAL, ROSE, VIOLET))
+        body = "\n".join(self.parts)
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" '
+                    f'width="{self.width}" height="{self.height}" font-family="{FONT}" role="img">\n'
+                    f'<title>{escape(self.title)}</title>\n<defs>{markers}</defs>\n'
+                    f'<rect x="0.5" y="0.5" width="{self.width - 1}" height="{self.height - 1}" rx="14" fill="{PAGE}" '
+                    f'stroke="{LINE}"/>\n{body}\n</svg>\n')
+
+
+# ---- one hybrid block ---------------------------------------------------------------------------------------------------
+def mask(svg, x, y, size, n, sees, colour):
+    """A small attention mask: row t, column s, filled where sees(t, s)."""
+    cell = size / n
+    svg.rect(x, y, size, size, fill="#fbfcfe", stroke=LINE, radius=3)
+    svg.cells([(x + s * cell, y + t * cell, cell - 0.7, cell - 0.7) for t in range(n) for s in range(t + 1) if sees(t, s)],
+              colour, 0.9)
+
+
+def hybrid_block():
+    svg = Svg(1180, 830, "One hybrid block: a full-attention layer, its oracle, and the sparse layers that follow")
+    # The model as a row of layers.
+    svg.text(40, 44, "9 layers at hybrid_ratio 1:3: two hybrid blocks and a closing full layer", 15, weight=600, anchor="start")
+    x, size, gap, kinds = 40, 52, 9, "FSSSFSSSF"
+    for i, kind in enumerate(kinds):
+        left = x + i * (size + gap)
+        full = kind == "F"
+        svg.rect(left, 62, size, 40, fill=BLUE if full else TEAL_SOFT, stroke=BLUE if full else TEAL, radius=7)
+        svg.text(left + size / 2, 87, "full" if full else "sparse", 12.5, fill="#ffffff" if full else TEAL, weight=600)
+    for i in (0, 4):
+        first, last = x + i * (size + gap), x + (i + 3) * (size + gap) + size
+        svg.path(f"M{first} 110v7H{last}v-7", MUTED, 1.3, arrow=False)
+    svg.text(1140, 82, "full: every earlier token", 13, fill=BLUE, anchor="end", weight=600)
+    svg.text(1140, 104, "sparse: blocks chosen by the full layer, and a window", 13, fill=TEAL, anchor="end", weight=600)
+
+    # The block, larger.
+    top = 160
+    svg.add(f'<path d="M40 117H275L1150 {top}H30z" fill="#e9edf5" fill-opacity="0.75"/>')
+    svg.rect(30, top, 1120, 322, fill="#eef2f8", stroke=LINE, radius=12)
+    width, pitch = 248, 274
+    lefts = [52 + i * pitch for i in range(4)]
+    for i, left in enumerate(lefts):
+        full = i == 0
+        svg.rect(left, top + 20, width, 282, radius=10, stroke=BLUE if full else TEAL, width=1.6)
+        svg.text(left + width / 2, top + 44, f"layer {i}: {'full' if full else 'sparse'} attention", 14,
+                 fill=BLUE if full else TEAL, weight=700)
+        if i:
+            svg.line([(left - pitch + width + 2, top + 150), (left - 3, top + 150)], INK, 2.2)
+        feed_forward = top + 262
+        svg.rect(left + 18, feed_forward, width - 36, 28, fill=VIOLET_SOFT, stroke=VIOLET, radius=6)
+        svg.text(left + width / 2, feed_forward + 19, "SwiGLU: dense or experts", 12.5, fill=VIOLET)
+        svg.line([(left + width / 2, feed_forward - 15), (left + width / 2, feed_forward - 2)], MUTED, 1.4)
+    svg.line([(12, top + 150), (lefts[0] - 3, top + 150)], INK, 2.2)
+    svg.line([(lefts[3] + width + 2, top + 150), (1172, top + 150)], INK, 2.2)
+
+    n, block, window = 16, 4, 4
+    chosen = {t: sorted({[0, 0, 1, 0][t // block], [0, 1, 1, 2][(t // 2) % 4] if t // block else 0} & set(range(t // block + 1)))
+              for t in range(n)}
+    left = lefts[0]
+    mask(svg, left + 68, top + 62, 112, n, lambda t, s: True, BLUE)
+    svg.text(left + width / 2, top + 197, "softmax(q kᵀ / √E) v", 13)
+    svg.text(left + width / 2, top + 217, "the row maxima of each block", 12, fill=MUTED)
+    svg.text(left + width / 2, top + 233, "make the block lists", 12, fill=MUTED)
+    for left in lefts[1:]:
+        mask(svg, left + 20, top + 62, 92, n, lambda t, s: s // block in chosen[t], ORANGE)
+        mask(svg, left + 136, top + 62, 92, n, lambda t, s: t - s < window, TEAL)
+        svg.text(left + 66, top + 172, "chosen blocks", 12, fill=ORANGE, weight=600)
+        svg.text(left + 182, top + 172, "window", 12, fill=TEAL, weight=600)
+        svg.text(left + 66, top + 189, "oracle's K, V", 11.5, fill=MUTED)
+        svg.text(left + 182, top + 189, "own k, v", 11.5, fill=MUTED)
+        svg.path(f"M{left + 66} {top + 195}C{left + 66} {top + 212} {left + 96} {top + 214} {left + 108} {top + 219}", MUTED, 1.4)
+        svg.path(f"M{left + 182} {top + 195}C{left + 182} {top + 212} {left + 152} {top + 214} {left + 140} {top + 219}", MUTED, 1.4)
+        svg.text(left + width / 2, top + 233, "g₁ · far + g₂ · near", 13)
+
+    # What flows from the oracle to its followers.
+    bus = top + 350
+    source = lefts[0]
+    svg.text(source + 6, bus + 42, "K, V", 14, fill=BLUE, weight=700, anchor="start")
+    svg.text(source + 6, bus + 59, "after norm and RoPE", 11.5, fill=MUTED, anchor="start")
+    svg.text(source + 6, bus + 94, "block lists", 14, fill=ORANGE, weight=700, anchor="start")
+    svg.text(source + 6, bus + 111, "per query token and group", 11.5, fill=MUTED, anchor="start")
+    svg.text(source + 6, bus + 142, "dK, dV", 14, fill=ROSE, weight=700, anchor="start")
+    svg.text(source + 6, bus + 159, "one sum over the block", 11.5, fill=MUTED, anchor="start")
+    out = source + width - 42
+    svg.line([(out, top + 304), (out, bus + 37), (lefts[3] + 52, bus + 37)], BLUE, 2.6, arrow=False)
+    svg.line([(out - 20, top + 304), (out - 20, bus + 89), (lefts[3] + 80, bus + 89)], ORANGE, 2.6, arrow=False)
+    svg.line([(lefts[3] + 108, bus + 137), (out + 20, bus + 137), (out + 20, top + 305)], ROSE, 1.8, dash="6 4")
+    for left in lefts[1:]:
+        svg.line([(left + 52, bus + 37), (left + 52, top + 305)], BLUE, 2.2)
+        svg.line([(left + 80, bus + 89), (left + 80, top + 305)], ORANGE, 2.2)
+        svg.line([(left + 108, top + 304), (left + 108, bus + 137)], ROSE, 1.8, arrow=False, dash="6 4")
+    svg.text(lefts[3] + 124, bus + 67, "forward", 12, fill=MUTED, anchor="start", italic=True)
+    svg.text(lefts[3] + 124, bus + 142, "backward", 12, fill=ROSE, anchor="start", italic=True)
+
+    # Caches.
+    base = bus + 196
+    svg.text(40, base + 6, "key/value cache when generating, at T tokens of context", 15, weight=600, anchor="start")
+    for i, left in enumerate(lefts):
+        svg.rect(left, base + 22, width, 26, fill="#fbfcfe", stroke=LINE, radius=5)
+        svg.rect(left, base + 22, width if i == 0 else 26, 26, fill=BLUE if i == 0 else TEAL, stroke="none", radius=5)
+        svg.text(left + (width / 2 if i == 0 else 38), base + 40, "T tokens" if i == 0 else "W tokens", 12.5,
+                 fill="#ffffff" if i == 0 else TEAL, anchor="middle" if i == 0 else "start", weight=600)
+        svg.text(left + width / 2, base + 68, "2 · G · E · T" if i == 0 else "2 · G · E · min(W, T)", 12.5, fill=MUTED, mono=True)
+    svg.text(40, base + 100, "T tokens, W window, G key/value heads, E head size. Gates g₁, g₂ = sigmoid(x W), per head or per feature. "
+             "Sink logits not drawn.", 12, fill=MUTED, anchor="start")
+    svg.save("hybrid_block.svg")
+
+
+# ---- the oracle's choice --------------------------------------------------------------------------------------------------
+def oracle():
+    tokens, block, top, window, heads, features = 32, 4, 3, 4, 2, 6
+    draw = random.Random(7)
+    topic = [[draw.gauss(0, 1) for _ in range(features)] for _ in range(5)]
+    keys, queries = [], []
+    for s in range(tokens):
+        centre = topic[draw.randrange(5)] if s % 3 == 0 else (keys[-1] if keys else topic[0])
+        keys.append([0.9 * c + draw.gauss(0, 0.45) for c in centre])
+    for t in range(tokens):
+        about = keys[draw.randrange(t + 1)] if t % 2 else keys[t]
+        queries.append([[1.1 * c + draw.gauss(0, 0.6) for c in about] for _ in range(heads)])
+    best = [[0.0] * tokens for _ in range(tokens)]  # largest probability over the heads of the group
+    for t in range(tokens):
+        for h in range(heads):
+            logits = [sum(a * b for a, b in zip(queries[t][h], keys[s])) / math.sqrt(features) for s in range(t + 1)]
+            peak = max(logits)
+            total = sum(math.exp(l - peak) for l in logits)
+            for s in range(t + 1):
+                best[t][s] = max(best[t][s], math.exp(logits[s] - peak) / total)
+    blocks = tokens // block
+    score = [[max(best[t][b * block:min((b + 1) * block, t + 1)], default=0.0) for b in range(blocks)] for t in range(tokens)]
+    chosen = []
+    for t in range(tokens):
+        visible = range(t // block + 1)
+        chosen.append(sorted(sorted(visible, key=lambda b: (-score[t][b], b))[:top]))
+
+    svg = Svg(1180, 480, "How the oracle chooses blocks, and what a follower sees")
+    cell, y = 10, 96
+    side = cell * tokens
+    shade = lambda p: min(6, int(7 * p ** 0.45))
+    colours = ["#edf2fc", "#d3e0fa", "#adc5f4", "#83a6ec", "#5a87e0", "#2f5fd0", "#1c3f97"]
+
+    def heading(x, number, first, second):
+        svg.text(x, 40, f"{number}  {first}", 15, weight=700, anchor="start")
+        svg.text(x, 62, second, 12.5, fill=MUTED, anchor="start")
+
+    def frame(x, w):
+        svg.rect(x, y, w, side, fill="#ffffff", stroke=LINE, radius=2)
+
+    a, b, c = 60, 480, 800
+    heading(a, "1", "full layer: probabilities", "largest over the group's heads, tile by tile")
+    frame(a, side)
+    for level in range(7):
+        svg.cells([(a + s * cell, y + t * cell, cell, cell) for t in range(tokens) for s in range(t + 1)
+                   if shade(best[t][s]) == level], colours[level])
+    grid = [(a + i * block * cell, y, 0.6, side) for i in range(1, blocks)]
+    svg.cells(grid, "#9aa7bb", 0.6)
+    svg.text(a + side / 2, y + side + 22, f"key token s, in blocks of B = {block}", 12.5, fill=MUTED)
+    svg.add(f'<text transform="translate({a - 14} {y + side / 2}) rotate(-90)" font-size="12.5" fill="{MUTED}" '
+            'text-anchor="middle">query token t</text>')
+
+    wide = 24
+    heading(b, "2", "block maxima S[t, b]", f"the K = {top} largest, ties to the lower b")
+    frame(b, wide * blocks)
+    for level in range(7):
+        svg.cells([(b + i * wide, y + t * cell, wide, cell) for t in range(tokens) for i in range(t // block + 1)
+                   if shade(score[t][i]) == level], colours[level])
+    for t in range(tokens):
+        for i in chosen[t]:
+            svg.add(f'<rect x="{b + i * wide + 1:g}" y="{y + t * cell + 1:g}" width="{wide - 2}" height="{cell - 2}" fill="none" '
+                    f'stroke="{ORANGE}" stroke-width="1.8"/>')
+    svg.text(b + wide * blocks / 2, y + side + 22, "block b", 12.5, fill=MUTED)
+
+    heading(c, "3", "what each follower sees", "")
+    for left, colour, label in ((c, ORANGE, "branch 1: oracle's K, V"), (c + 196, TEAL, f"branch 2: window {window}")):
+        svg.rect(left, 51, 13, 13, fill=colour, stroke="none", radius=2)
+        svg.text(left + 19, 62, label, 12, fill=MUTED, anchor="start")
+    frame(c, side)
+    svg.cells([(c + i * block * cell, y + t * cell, (min((i + 1) * block, t + 1) - i * block) * cell, cell)
+               for t in range(tokens) for i in chosen[t]], ORANGE, 0.55)
+    svg.cells([(c + max(0, t - window + 1) * cell, y + t * cell + 2, min(window, t + 1) * cell, cell - 4) for t in range(tokens)],
+              TEAL, 0.85)
+    svg.cells([(c + i * block * cell, y, 0.6, side) for i in range(1, blocks)], "#9aa7bb", 0.6)
+    svg.text(c + side / 2, y + side + 22, "key token s", 12.5, fill=MUTED)
+    for x0, x1 in ((a + side + 14, b - 14), (b + wide * blocks + 20, c - 20)):
+        svg.line([(x0, y + side / 2), (x1, y + side / 2)], MUTED, 2)
+    svg.text(60, 462, f"Random queries and keys, {tokens} tokens, {heads} heads in the group. Lists are ascending; where no more than K blocks "
+             "are visible, all are chosen.", 12, fill=MUTED, anchor="start")
+    svg.save("oracle.svg")
+
+
+# ---- placement on four ranks ------------------------------------------------------------------------------------------------
+def placement():
+    svg = Svg(1180, 640, "Parameters, gradients and optimizer state on four ranks with ep = 2")
+    svg.text(40, 42, "world 4 = dp 4 = edp 2 × ep 2, sixteen experts", 16, weight=700, anchor="start")
+    width, pitch, top = 250, 280, 66
+    lefts = [40 + i * pitch for i in range(4)]
+    for r, left in enumerate(lefts):
+        ep, edp = r % 2, r // 2
+        svg.rect(left, top, width, 300, radius=10)
+        svg.text(left + 16, top + 27, f"rank {r}", 15, weight=700, anchor="start")
+        svg.text(left + width - 16, top + 27, f"dp {r} · edp {edp} · ep {ep}", 12.5, fill=MUTED, anchor="end", mono=True)
+        for y, name, colour, soft, shards, own, what in (
+                (top + 50, "dense parameters", BLUE, BLUE_SOFT, 4, r, "values the same on every rank"),
+                (top + 176, f"experts {8 * ep} to {8 * ep + 7}", ORANGE, ORANGE_SOFT, 2, edp,
+                 f"values the same on ranks {ep} and {ep + 2}")):
+            svg.text(left + 16, y + 8, name, 13, fill=colour, weight=700, anchor="start")
+            inner = width - 32
+            for row, label in enumerate(("values", "gradients", "m, v")):
+                top_row = y + 18 + row * 24
+                piece = inner / shards
+                if row < 2:
+                    svg.rect(left + 16, top_row, inner, 18, fill=soft, stroke=colour, radius=4)
+                else:
+                    svg.rect(left + 16, top_row, inner, 18, fill="#fbfcfe", stroke=LINE, radius=4, dash="3 3")
+                svg.rect(left + 16 + own * piece, top_row, piece, 18, fill=colour, stroke=colour, radius=4)
+                place = left + 16 + (inner * 0.72 if own * 2 < shards else inner * 0.28)
+                svg.text(place, top_row + 13.5, label, 11.5, fill=MUTED)
+            svg.text(left + 16, y + 106, what, 12, fill=MUTED, anchor="start")
+
+    def group(y, members, colour, label, centre):
+        """Ranks joined into one group, with its name above the line."""
+        xs = [lefts[m] + width / 2 for m in members]
+        svg.line([(xs[0], y), (xs[-1], y)], colour, 2.4, arrow=False)
+        for x in xs:
+            svg.add(f'<circle cx="{x:g}" cy="{y}" r="5.5" fill="{colour}"/>')
+        svg.text(centre, y - 11, label, 12.5, fill=colour, weight=700)
+
+    y = 412
+    between = [left + width / 2 + pitch / 2 for left in lefts[:3]]
+    group(y, (0, 1), VIOLET, "ep: all-to-all of tokens", between[0])
+    group(y, (2, 3), VIOLET, "ep: all-to-all of tokens", between[2])
+    group(y + 52, (0, 2), ORANGE, "edp of experts 0 to 7", between[0])
+    group(y + 92, (1, 3), ORANGE, "edp of experts 8 to 15", between[2])
+    group(y + 142, (0, 1, 2, 3), BLUE, "dp: every rank, for the dense parameters", between[1])
+    svg.text(40, y + 180, "Filled: this rank's shard of the optimizer. Along dp and edp: reduce-scatter of gradients before the update, all-gather of values after it.",
+             12.5, fill=MUTED, anchor="start")
+    svg.text(40, y + 202, "m, v: AdamW's moments, held for the shard alone. Along ep: every MoE layer, forward and backward.", 12.5, fill=MUTED, anchor="start")
+    svg.save("placement.svg")
+
+
+# ---- folders -------------------------------------------------------------------------------------------------------------------
+def folders():
+    svg = Svg(1000, 470, "Folders and the direction of dependencies")
+    places = {
+        "launch": (500, 50, 900, "command line, YAML, trainer, metrics", INK),
+        "model": (330, 150, 300, "layers, declarations, decoder", TEAL),
+        "attention": (180, 260, 210, "three kinds, RoPE, gates", BLUE),
+        "moe": (400, 260, 190, "router, experts", VIOLET),
+        "optim": (600, 260, 170, "AdamW, shards", ORANGE),
+        "checkpoint": (805, 260, 200, "HDF5, safetensors", ROSE),
+        "parallel": (555, 350, 420, "mesh, placement, communicators", TEAL),
+        "data": (880, 350, 150, "tokens, windows", ORANGE),
+        "core": (500, 432, 900, "tensor, tape, ops, CPU kernels, threads", BLUE),
+    }
+    top_of = lambda n: places[n][1] - 23
+    bottom_of = lambda n: places[n][1] + 23
+    edges = [("launch", "model", 330), ("launch", "optim", 600), ("launch", "checkpoint", 805), ("launch", "data", 930),
+             ("model", "attention", 230), ("model", "moe", 400), ("attention", "core", 180), ("moe", "parallel", 400),
+             ("optim", "parallel", 600), ("checkpoint", "parallel", 740), ("parallel", "core", 555), ("data", "core", 880)]
+    for upper, lower, x in edges:
+        svg.line([(x, bottom_of(upper) + 1), (x, top_of(lower) - 2)], MUTED, 1.6)
+    for name, (x, y, w, what, colour) in places.items():
+        svg.rect(x - w / 2, y - 23, w, 46, radius=8, stroke=colour, width=1.6)
+        svg.text(x, y - 3, name + "/", 14, fill=colour, weight=700)
+        svg.text(x, y + 15, what, 11.5, fill=MUTED)
+    svg.save("folders.svg")
+
+
+if __name__ == "__main__":
+    hybrid_block()
+    oracle()
+    placement()
+    folders()
