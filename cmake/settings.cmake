@@ -25,8 +25,10 @@ if(HYSPARSE_NATIVE)
   target_compile_options(hysparse_settings INTERFACE -march=native -mprefer-vector-width=512)
 endif()
 if(HYSPARSE_SANITIZE)
-  target_compile_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE} -fno-omit-frame-pointer -g1
-    $<$<STREQUAL:${HYSPARSE_SANITIZE},address,undefined>:-fno-sanitize-recover=all>)
+  target_compile_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE} -fno-omit-frame-pointer -g1)
+  if(HYSPARSE_SANITIZE MATCHES "undefined")
+    target_compile_options(hysparse_settings INTERFACE -fno-sanitize-recover=all)
+  endif()
   target_link_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE})
 endif()
 

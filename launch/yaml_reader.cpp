@@ -75,7 +75,8 @@ struct Stop {
 /// Builds the tree from the parser's events, so that places, quotes and duplicates are not lost.
 class TreeBuilder : public YAML::EventHandler {
  public:
-  TreeBuilder(Source source, std::vector<std::string>& problems) : source_(std::move(source)), problems_(problems) {}
+  TreeBuilder(Source source, std::vector<std::string>& problems)
+      : source_(std::move(source)), problems_(problems) {}
 
   YamlPointer root() const { return root_; }
 

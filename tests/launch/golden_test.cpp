@@ -83,7 +83,7 @@ TEST_P(Golden, AgreesWithTheReferenceInF32) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Exports, Golden, ::testing::ValuesIn(golden_cases()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& golden) { return golden.param; });
 
 TEST(GoldenCases, AreAllThere) {
   EXPECT_GE(golden_cases().size(), 20u);
