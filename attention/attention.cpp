@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention/cpu/attention.h"
+#include "attention/target.h"
 #include "core/backend.h"
 
 namespace hysparse {
@@ -36,13 +37,6 @@ void check_inputs(const Var& q, const Var& k, const Var& v, const Parameter* sin
                  "q, k and v share a gradient");
 }
 
-/// Where an op writes one input's gradient: its target, or a scratch tensor when none is wanted.
-cpu::GradientBuffer buffer_for(const std::shared_ptr<Gradient>& grad, const Tensor& value) {
-  if (!grad) return {Tensor::empty(value.shape(), value.dtype(), value.device()), false};
-  const Gradient::Target target = grad->target();
-  return {target.buffer, target.add};
-}
-
 /// Attention under any pattern, forward and backward. Keeps q, k, v, out and lse [S*T, H].
 Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& v,
            const cpu::KeyPattern& pattern, const Parameter* sinks, const AttentionShape& shape,
@@ -62,9 +56,9 @@ Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& 
        v_saved = tape.save(v.value), out_saved = tape.save(value), lse_saved = tape.save(lse),
        sink = sink.value, dq = q.grad, dk = k.grad, dv = v.grad, dsink = sink.grad, dout = out.grad] {
         const Tensor q_value = q_saved.get(), k_value = k_saved.get(), v_value = v_saved.get();
-        const cpu::AttentionGradients gradients{.q = buffer_for(dq, q_value),
-                                                .k = buffer_for(dk, k_value),
-                                                .v = buffer_for(dv, v_value),
+        const cpu::AttentionGradients gradients{.q = target_or_scratch(dq, q_value),
+                                                .k = target_or_scratch(dk, k_value),
+                                                .v = target_or_scratch(dv, v_value),
                                                 .sinks = dsink ? dsink->value() : Tensor()};
         HYSPARSE_LAUNCH(stream, attention_backward, sizes, pattern, q_value, k_value, v_value, sink,
                         out_saved.get(), lse_saved.get(), dout->value(), gradients);

@@ -3,22 +3,18 @@
 #include <vector>
 
 #include "attention/cpu/gate.h"
+#include "attention/target.h"
 #include "core/backend.h"
 
 namespace hysparse {
 namespace {
 
-/// What backward needs of one branch.
+/// What backward needs of one branch; x and logits only where it is gated.
 struct SavedBranch {
-  Saved x, logits;
   bool gated;
+  Saved x, logits;
   std::shared_ptr<Gradient> dx, dlogits;
 };
-
-Gradient::Target target_or_scratch(const std::shared_ptr<Gradient>& grad, const Tensor& value) {
-  if (grad) return grad->target();
-  return {Tensor::empty(value.shape(), value.dtype(), value.device()), false};
-}
 
 }  // namespace
 
@@ -45,20 +41,22 @@ Var gated_sum(Tape& tape, std::span<const GatedBranch> branches, std::int64_t nu
   if (!out.requires_grad()) return out;
   std::vector<SavedBranch> saved;
   for (const GatedBranch& b : branches) {
-    saved.push_back({.x = tape.save(b.x.value),
-                     .logits = b.gate_logits.value.defined() ? tape.save(b.gate_logits.value) : Saved(),
-                     .gated = b.gate_logits.value.defined(),
+    const bool gated = b.gate_logits.value.defined();
+    saved.push_back({.gated = gated,
+                     .x = gated ? tape.save(b.x.value) : Saved(),
+                     .logits = gated ? tape.save(b.gate_logits.value) : Saved(),
                      .dx = b.x.grad,
                      .dlogits = b.gate_logits.grad});
   }
   tape.record("gated_sum", {out}, [stream, saved = std::move(saved), num_heads, dout = out.grad] {
     for (const SavedBranch& b : saved) {
-      const cpu::GateInput input{b.x.get(), b.gated ? b.logits.get() : Tensor()};
-      const Gradient::Target dx = target_or_scratch(b.dx, input.x);
+      const Tensor& dy = dout->value();
+      const cpu::GateInput input{b.x.get(), b.logits.get()};
+      const Gradient::Target dx = target_or_scratch(b.dx, dy);
       const Gradient::Target dlogits =
           b.gated ? target_or_scratch(b.dlogits, input.logits) : Gradient::Target{};
-      HYSPARSE_LAUNCH(stream, gated_sum_backward, input, num_heads, dout->value(), dx.buffer, dx.add,
-                      dlogits.buffer, dlogits.add);
+      HYSPARSE_LAUNCH(stream, gated_sum_backward, input, num_heads, dy, dx.buffer, dx.add, dlogits.buffer,
+                      dlogits.add);
     }
   });
   return out;

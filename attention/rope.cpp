@@ -1,6 +1,7 @@
 #include "attention/rope.h"
 
 #include "attention/cpu/rope.h"
+#include "attention/target.h"
 #include "core/backend.h"
 
 namespace hysparse {
@@ -27,9 +28,7 @@ Var qk_norm_rope(Tape& tape, const Var& x, const Parameter* norm_weight, double 
               [stream, op, x_saved = norm_weight != nullptr ? tape.save(x.value) : Saved(), dx = x.grad,
                dweight = weight.grad, dout = out.grad] {
                 const Tensor& dy = dout->value();
-                const Gradient::Target target =
-                    dx ? dx->target()
-                       : Gradient::Target{Tensor::empty(dy.shape(), dy.dtype(), dy.device()), false};
+                const Gradient::Target target = target_or_scratch(dx, dy);
                 HYSPARSE_LAUNCH(stream, norm_rope_backward, op, x_saved.get(), dy, target.buffer, target.add,
                                 dweight ? dweight->value() : Tensor());
               });

@@ -1,6 +1,7 @@
-/// Times of the attention ops on the CPU, forward and backward, in float32:
-///   bench_attention [threads] [sequences seq_len heads groups head_dim window block top_blocks]
-/// Medians in milliseconds; bench/attention_torch.py times the same in PyTorch eager.
+/// Times of the attention ops on the CPU, forward and backward, in float32: medians in milliseconds.
+///   cmake --build DIR --target bench_attention
+///   DIR/bench_attention [threads] [sequences seq_len heads groups head_dim window block top_blocks]
+/// bench/attention_torch.py times the same in PyTorch eager.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>

@@ -111,8 +111,8 @@ std::optional<std::string> find_latest(const std::string& run_directory, std::ve
     }
     faults.push_back(std::move(fault));
   }
-  faults.push_back(
-      fmt::format("{}: no complete checkpoint; repair it, or remove it to begin anew", checkpoints));
+  faults.back() +=
+      fmt::format("; no complete checkpoint is left in {}: repair it, or remove it to begin anew", checkpoints);
   throw Error(std::move(faults));
 }
 

@@ -114,10 +114,13 @@ void File::write(std::int64_t offset, const void* from, std::int64_t bytes) {
   }
 }
 
-void File::resize(std::int64_t bytes) {
-  if (retry([&] { return ::ftruncate(descriptor_, bytes); }) != 0) {
-    throw_failure("{}: cannot make it {} bytes long: {}", path_, bytes, std::strerror(errno));
+void File::reserve(std::int64_t bytes) {
+  if (bytes == 0) return;
+  int result = retry([&] { return ::fallocate(descriptor_, 0, 0, bytes); });
+  if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+    result = retry([&] { return ::ftruncate(descriptor_, bytes); });
   }
+  if (result != 0) throw_failure("{}: cannot reserve {} bytes: {}", path_, bytes, std::strerror(errno));
 }
 
 void File::sync() {

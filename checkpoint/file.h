@@ -32,8 +32,9 @@ class File {
   void read(std::int64_t offset, void* to, std::int64_t bytes) const;
   /// Throws Failure (disk full, limit on file size, ...).
   void write(std::int64_t offset, const void* from, std::int64_t bytes);
-  /// Makes the file this long; what is new reads as zeros. Throws Failure.
-  void resize(std::int64_t bytes);
+  /// Takes the space for this many bytes (where the file system can; else only tries the length). Throws
+  /// Failure.
+  void reserve(std::int64_t bytes);
   /// Waits until the data is on the device. Throws Failure.
   void sync();
   void close();

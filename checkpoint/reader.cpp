@@ -56,26 +56,20 @@ bool CheckpointReader::contains(const std::string& name) const {
 }
 
 void CheckpointReader::require(std::span<const TensorInfo> expected) const {
-  constexpr std::size_t most_problems = 4;
-  std::vector<std::string> problems;
+  std::string first;
   std::size_t count = 0;
   for (const TensorInfo& tensor : expected) {
     const auto at = state_->manifest.tensors.find(tensor.name);
-    std::string problem;
-    if (at == state_->manifest.tensors.end()) {
-      problem = fmt::format("{}: checkpoint of another model: has no tensor {} {}", directory(), tensor.name,
-                            tensor.global_shape.str());
-    } else if (!(at->second.global_shape == tensor.global_shape)) {
-      problem = fmt::format("{}: checkpoint of another model: tensor {} is {}, expected {}", directory(),
-                            tensor.name, at->second.global_shape.str(), tensor.global_shape.str());
-    } else {
-      continue;
-    }
-    if (++count <= most_problems) problems.push_back(std::move(problem));
+    const bool there = at != state_->manifest.tensors.end();
+    if (there && at->second.global_shape == tensor.global_shape) continue;
+    if (++count > 1) continue;
+    first = there ? fmt::format("tensor {} is {}, expected {}", tensor.name, at->second.global_shape.str(),
+                                tensor.global_shape.str())
+                  : fmt::format("has no tensor {} {}", tensor.name, tensor.global_shape.str());
   }
-  if (count > most_problems)
-    problems.push_back(fmt::format("{}: and {} more tensors", directory(), count - most_problems));
-  if (!problems.empty()) throw Error(std::move(problems));
+  if (count == 0) return;
+  throw_error("{}: checkpoint of another model: {}{}", directory(), first,
+              count > 1 ? fmt::format(" (and {} more tensors do not fit)", count - 1) : "");
 }
 
 void CheckpointReader::read(const std::string& name, const Box& box, const Tensor& out) {

@@ -33,8 +33,8 @@ class CheckpointReader {
   std::vector<TensorInfo> tensors() const;
   bool contains(const std::string& name) const;
 
-  /// Throws Error unless each of `expected` is there with its global shape; dtypes may differ. One problem for
-  /// each of the first few, one for the rest. For the message of a checkpoint of another model.
+  /// Throws Error unless each of `expected` is there with its global shape; dtypes may differ: a
+  /// checkpoint of another model. One problem: the first that does not fit, and how many more.
   void require(std::span<const TensorInfo> expected) const;
 
   /// out <- the elements of `box` (global coordinates, out.numel() of them), from all pieces that meet it,

@@ -44,11 +44,11 @@ class BufferedReader {
 
 ShardPlan create_shard(const std::string& path, std::span<const Piece> pieces, std::int64_t step, int shard) {
   ShardPlan plan{path, {}, {}};
-  std::int64_t bytes = 0;
-  for (const Piece& piece : pieces) bytes += piece.data.defined() ? piece.data.bytes() : 0;
-  // HDF5 would find a file size beyond a limit only when it closes the file, and cannot recover then: ask
-  // beforehand.
-  File::create(path).resize(bytes);
+  // HDF5 cannot recover from a disk that fills up or a limit on file size, and finds the latter only on
+  // closing: try beforehand, with room for its structures.
+  std::int64_t bytes = 8192;
+  for (const Piece& piece : pieces) bytes += 1024 + (piece.data.defined() ? piece.data.bytes() : 0);
+  File::create(path).reserve(bytes);
 
   Hdf5File file = Hdf5File::create(path);
   file.set_attribute("", "format", std::string_view(format_name));

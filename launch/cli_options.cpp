@@ -46,8 +46,11 @@ class Options {
                bool required = false) {
     add(name, "N", help, required, [this, name, min, max, &value](const std::string& given) {
       const std::int64_t read = parse_integer(given).value_or(std::numeric_limits<std::int64_t>::min());
+      const bool too_large = parse_number(given).value_or(0) > static_cast<double>(max);
       if (read < min || read > max) {
-        problem(name, given, min == 1 ? "a positive integer" : fmt::format("an integer of at least {}", min));
+        problem(name, given,
+                (min == 1 ? "a positive integer" : fmt::format("an integer of at least {}", min)) +
+                    (too_large ? fmt::format(" (at most {})", max) : ""));
       } else {
         value = static_cast<typename ValueOf<T>::type>(read);
       }
@@ -82,9 +85,13 @@ class Options {
       app_.parse(arguments);
     } catch (const CLI::CallForHelp&) {
       return app_.help();
+    } catch (const CLI::ArgumentMismatch& e) {  // "--name: ..."
+      const std::string text = e.what();
+      problem(text.substr(0, text.find(": ")) + " needs a value");
+      return std::nullopt;  // what was given after this is not known
     } catch (const CLI::ParseError& e) {
       problem(e.what());
-      return std::nullopt;  // what was given after this is not known
+      return std::nullopt;
     }
     std::vector<std::string> names;
     for (const CLI::Option* option : app_.get_options()) {
@@ -95,6 +102,10 @@ class Options {
       const bool option = name.starts_with("-");
       problem(fmt::format("{}: {}{}", extra, option ? "unknown option" : "not expected",
                           option ? suggestion(nearest_name(name, names)) : ""));
+    }
+    for (const std::string& name : single_) {
+      if (app_.count(name) > 1)
+        problem(fmt::format("{}: given {} times; give it once", name, app_.count(name)));
     }
     for (const auto& [name, type] : required_) {
       if (!given(name)) problem(fmt::format("{} is missing", name == type ? name : name + " " + type));
@@ -118,8 +129,10 @@ class Options {
 
   template <class F>
   void add(const std::string& name, const std::string& type, const std::string& help, bool required, F&& read) {
-    note(app_.add_option_function<std::string>(name, std::forward<F>(read), help)->type_name(type), name,
-         required);
+    CLI::Option* option = app_.add_option_function<std::string>(name, std::forward<F>(read), help);
+    option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // a second one is refused in parse()
+    single_.push_back(name);
+    note(option->type_name(type), name, required);
   }
   void note(CLI::Option* option, const std::string& name, bool required) {
     if (!required) return;
@@ -132,13 +145,14 @@ class Options {
 
   CLI::App app_;
   std::vector<std::string> problems_;
+  std::vector<std::string> single_;  // options that may be given once
   std::vector<std::pair<std::string, std::string>> required_;
 };
 
 ParsedCommand parse_train(Options& o, const std::vector<std::string>& arguments) {
   TrainOptions train;
   o.text("CONFIG.yaml", "FILE", train.config, "the configuration", true);
-  o.list("key.path=value", "", train.overrides, "overrides of single keys; the value is YAML");
+  o.list("OVERRIDE", "key.path=value", train.overrides, "overrides of single keys; the value is YAML");
   o.flag("--print-config", train.print_config, "print the resolved configuration and stop");
   o.flag("--dry-run", train.dry_run, "check everything, train nothing, write nothing");
   o.footer(
@@ -203,7 +217,8 @@ ParsedCommand parse_generate(Options& o, const std::vector<std::string>& argumen
          true);
   o.text("--prompt", "TEXT", generate.prompt, "text to go on from (--prompt=TEXT when it begins with a dash)",
          true);
-  o.integer("--max-tokens", generate.max_tokens, 1, no_limit, "tokens to generate at most [128]");
+  o.integer("--max-tokens", generate.max_tokens, 1, std::numeric_limits<std::int32_t>::max(),
+            "tokens to generate at most [128]");
   o.number("--temperature", generate.temperature, 0, std::numeric_limits<double>::max(),
            "a number of at least 0", "0: the likeliest token [0]");
   o.integer("--seed", generate.seed, 0, no_limit, "of the sampling [0]");

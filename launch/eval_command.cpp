@@ -9,10 +9,13 @@
 #include "launch/commands.h"
 #include "launch/evaluate.h"
 #include "launch/loaded_model.h"
+#include "launch/user_input.h"
 #include "model/export_names.h"
 
 namespace hysparse {
 namespace {
+
+namespace fs = std::filesystem;
 
 DType eval_dtype(const std::string& name) {
   if (name == "fp64") return DType::f64;
@@ -44,19 +47,50 @@ void require_vocabulary(const TokenStream& tokens, const ModelConfig& config) {
   }
 }
 
+/// The ids of the windows that will be read: a raw file says nothing of its vocabulary.
+void require_ids(const TokenStream& tokens, std::int64_t count, const ModelConfig& config) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min<std::int64_t>(count, 1 << 18)));
+  for (std::int64_t begin = 0; begin < count; begin += static_cast<std::int64_t>(ids.size())) {
+    ids.resize(
+        static_cast<std::size_t>(std::min<std::int64_t>(count - begin, static_cast<std::int64_t>(ids.size()))));
+    tokens.read(begin, ids);
+    const auto bad =
+        std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return id >= config.vocab_size; });
+    if (bad != ids.end()) {
+      throw_error("--data: {}: token {} is {}; the model's vocabulary has ids 0 to {}", tokens.path(),
+                  begin + (bad - ids.begin()), *bad, config.vocab_size - 1);
+    }
+  }
+}
+
+/// Refuses, before any work, a name for the gradients that cannot be written or that is an input.
+void require_output(const EvalOptions& options) {
+  if (!options.grads) return;
+  require_writable_file("--grads", *options.grads);
+  std::error_code error;
+  if (fs::equivalent(*options.grads, options.data, error))
+    throw_error("--grads: {}: is the file of --data", *options.grads);
+  const fs::path parent = fs::path(*options.grads).parent_path();
+  const bool beside = fs::equivalent(parent.empty() ? "." : parent, options.model, error);
+  if (beside && fs::path(*options.grads).filename().string().starts_with("model"))
+    throw_error("--grads: {}: is a name of the model's own files", *options.grads);
+}
+
 }  // namespace
 
 int run_eval(Runtime& runtime, const EvalOptions& options) {
-  require_one_rank(runtime.world(), "eval");
+  require_one_rank(runtime, "eval");
   const DType dtype = eval_dtype(options.dtype);
   if (options.seq_len < 1) throw_error("--seq-len: {}: must be at least 1", options.seq_len);
   if (options.batches && *options.batches < 1)
     throw_error("--batches: {}: must be at least 1", *options.batches);
-  const auto tokens = open_token_stream(options.data);
+  require_output(options);
+  const auto tokens = with_key("--data", [&] { return open_token_stream(options.data); });
   LoadedModel loaded(options.model, dtype, options.grads.has_value());
   require_vocabulary(*tokens, loaded.source().config());
-  SequentialWindows windows(*tokens, options.seq_len);
+  SequentialWindows windows = with_key("--data", [&] { return SequentialWindows(*tokens, options.seq_len); });
   const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
+  require_ids(*tokens, count * options.seq_len + 1, loaded.source().config());
   const Evaluation result =
       evaluate(loaded.model(), windows, count, loaded.stream(), loaded.alone(), options.grads.has_value());
   if (options.grads) write_gradients(loaded, *options.grads, dtype);

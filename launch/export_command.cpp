@@ -3,9 +3,11 @@
 #include <filesystem>
 #include <fstream>
 
+#include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors.h"
 #include "launch/commands.h"
 #include "launch/loaded_model.h"
+#include "launch/user_input.h"
 #include "model/export_names.h"
 #include "model/hf_config.h"
 
@@ -35,20 +37,24 @@ void write_text(const fs::path& path, const std::string& text) {
   fs::rename(partial, path);
 }
 
-void make_directory(const std::string& path) {
+/// An export beside checkpoints would be taken for the model of the run.
+void require_own_directory(const std::string& output, const std::string& checkpoint) {
   std::error_code error;
-  fs::create_directories(path, error);
-  if (error || !fs::is_directory(path)) throw_error("--output: {}: cannot be made: {}", path, error.message());
+  if (fs::exists(checkpoints_directory(output), error) || is_step_directory(output)) {
+    throw_error("--output: {}: holds checkpoints; an export needs a directory of its own", output);
+  }
+  if (fs::equivalent(output, checkpoint, error)) throw_error("--output: {}: is the model to export", output);
 }
 
 }  // namespace
 
 int run_export(Runtime& runtime, const ExportOptions& options) {
-  require_one_rank(runtime.world(), "export");
+  require_one_rank(runtime, "export");
   const DType dtype = export_dtype(options.dtype);
   require_format(options.format);
   const LoadedModel loaded(options.checkpoint, DType::f32, false);
-  make_directory(options.output);
+  require_own_directory(options.output, options.checkpoint);
+  make_writable_directory("--output", options.output);
 
   std::vector<ParameterDeclaration> declarations;
   for (const ParameterSet::Entry& e : loaded.parameters().entries()) declarations.push_back(e.declaration);

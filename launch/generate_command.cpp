@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include <unistd.h>
+
 #include "core/random.h"
 #include "data/stream_decoder.h"
 #include "data/tokenizer.h"
@@ -32,6 +34,15 @@ std::int32_t choose(const Tensor& logits, double temperature, double u) {
   return static_cast<std::int32_t>(best);
 }
 
+/// The cache is allocated whole: refuses one that this machine cannot hold.
+void require_memory(const ModelConfig& config, std::int64_t tokens, std::int64_t max_tokens) {
+  const std::int64_t bytes = kv_report(config, tokens, DType::f32).total_bytes;
+  const std::int64_t machine = std::int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  if (bytes <= machine) return;
+  throw_error("--max-tokens: {}: their keys and values take {} bytes, this machine has {}", max_tokens, bytes,
+              machine);
+}
+
 void print_report(const ModelConfig& config, std::int64_t tokens, std::int64_t measured) {
   const KvReport report = kv_report(config, tokens, DType::f32);
   fmt::print("\nkey/value cache at {} tokens, f32:\n", tokens);
@@ -49,7 +60,7 @@ void print_report(const ModelConfig& config, std::int64_t tokens, std::int64_t m
 }  // namespace
 
 int run_generate(Runtime& runtime, const GenerateOptions& options) {
-  require_one_rank(runtime.world(), "generate");
+  require_one_rank(runtime, "generate");
   if (options.max_tokens < 1) throw_error("--max-tokens: {}: must be at least 1", options.max_tokens);
   if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
     throw_error("--temperature: {}: must be 0 or a positive number", options.temperature);
@@ -65,6 +76,7 @@ int run_generate(Runtime& runtime, const GenerateOptions& options) {
   }
 
   const auto capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
+  require_memory(config, capacity, options.max_tokens);
   Decoder decoder(loaded.model(), loaded.stream(), loaded.alone(), DType::f32, capacity);
   Tensor logits;
   for (const std::int32_t id : prompt) logits = decoder.step(id);

@@ -13,8 +13,11 @@ LoadedModel::LoadedModel(const std::string& path, DType dtype, bool gradients)
   alone_ = local_communicator("ep");
 }
 
-void require_one_rank(int world, const char* command) {
-  if (world > 1) throw_error("{}: runs on one rank, mpirun started {}; leave mpirun out", command, world);
+void require_one_rank(Runtime& runtime, const char* command) {
+  runtime.agree([&] {
+    if (runtime.world() == 1) return;
+    throw_error("{}: runs on one rank, mpirun started {}; leave mpirun out", command, runtime.world());
+  });
 }
 
 }  // namespace hysparse

@@ -8,6 +8,7 @@
 #include "launch/model_source.h"
 #include "model/model.h"
 #include "parallel/communicator.h"
+#include "parallel/process_group.h"
 
 namespace hysparse {
 
@@ -31,7 +32,7 @@ class LoadedModel {
   std::unique_ptr<Communicator> alone_;
 };
 
-/// Throws Error when there is more than one rank: eval, generate, export and prepare run on one.
-void require_one_rank(int world, const char* command);
+/// Throws Error when there is more than one rank: eval, generate and export run on one. Collective.
+void require_one_rank(Runtime& runtime, const char* command);
 
 }  // namespace hysparse

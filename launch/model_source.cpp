@@ -38,30 +38,46 @@ class ExportSource final : public ModelSource {
     max_position_embeddings_ = max_positions_from_json(text);
     description_ = fmt::format("export {}", directory);
     directory_ = directory;
-    std::vector<std::string> problems;
-    for (const ExportName& e : export_names(declare_parameters(config_, {}))) {
-      if (auto problem = problem_of(e)) problems.push_back(*problem);
-      if (problems.size() == most_problems) break;
-    }
-    if (!problems.empty()) throw Error(problems);
+    require(declare_parameters(config_, {}), "config.json calls for");
   }
 
   void load(ParameterSet& parameters) const override {
+    std::vector<ParameterDeclaration> declarations;
+    for (const ParameterSet::Entry& entry : parameters.entries()) declarations.push_back(entry.declaration);
+    require(declarations, "the model has");
     for (const ParameterSet::Entry& entry : parameters.entries()) {
       for (const ExportName& e : export_names({&entry.declaration, 1})) load_one(entry, e);
     }
   }
 
  private:
-  static constexpr std::size_t most_problems = 8;
+  /// Throws Error unless every tensor is there in its shape: one problem, the first that does not fit, and how
+  /// many more. `who` has declared them.
+  void require(const std::vector<ParameterDeclaration>& declarations, const std::string& who) const {
+    std::string first;
+    std::int64_t count = 0;
+    for (const ParameterDeclaration& d : declarations) {
+      // A number of experts that only config.json knows must not become that many names.
+      if (d.stacked_experts && d.shape[0] > static_cast<std::int64_t>(weights_.entries().size())) {
+        throw_error("{}: holds {} tensors, fewer than the {} experts that {}", directory_,
+                    weights_.entries().size(), d.shape[0], who);
+      }
+      for (const ExportName& e : export_names({&d, 1})) {
+        const std::string problem = problem_of(e, who);
+        if (!problem.empty() && ++count == 1) first = problem;
+      }
+    }
+    if (count == 0) return;
+    throw_error("{}{}", first, count > 1 ? fmt::format(" (and {} more tensors do not fit)", count - 1) : "");
+  }
 
-  std::optional<std::string> problem_of(const ExportName& e) const {
+  std::string problem_of(const ExportName& e, const std::string& who) const {
     const SafetensorsEntry* found = weights_.find(e.name);
     if (found == nullptr)
-      return fmt::format("{}: no tensor {}, which config.json calls for", directory_, e.name);
-    if (found->shape == e.shape) return std::nullopt;
-    return fmt::format("{}: {} has shape {}, config.json calls for {}", weights_.file_of(*found), e.name,
-                       found->shape.str(), e.shape.str());
+      return fmt::format("{}: no tensor {} {}, which {}", directory_, e.name, e.shape.str(), who);
+    if (found->shape == e.shape) return "";
+    return fmt::format("{}: {} has shape {}, {} {}", weights_.file_of(*found), e.name, found->shape.str(), who,
+                       e.shape.str());
   }
 
   /// The parameter (or one expert of it) where its box says so; dims other than the first are whole in every
@@ -86,9 +102,17 @@ class ExportSource final : public ModelSource {
 }  // namespace
 
 std::unique_ptr<ModelSource> ModelSource::open(const std::string& path) {
-  if (!fs::is_directory(path))
-    throw_error("{}: no such directory; give an export, a step directory or a run directory", path);
-  if (fs::exists(fs::path(path) / "config.json")) return std::make_unique<ExportSource>(path);
+  std::error_code error;
+  if (!fs::is_directory(path, error)) {
+    throw_error("{}: {}; give an export, a step directory or a run directory", path,
+                fs::exists(path, error) ? "not a directory" : "no such directory");
+  }
+  const fs::path directory = path;
+  if (fs::exists(directory / "config.json", error)) return std::make_unique<ExportSource>(path);
+  if (fs::exists(directory / safetensors::single_file, error) ||
+      fs::exists(directory / safetensors::index_file, error)) {
+    throw_error("{}: an export without its config.json", path);
+  }
   return open_checkpoint_source(path);
 }
 

@@ -1,22 +1,52 @@
 #include "launch/run_log.h"
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
-#include "core/error.h"
+#include <unistd.h>
+
 #include "launch/config.h"
+#include "launch/user_input.h"
 
 namespace hysparse {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// Makes the directory and writes config.yaml by rename: the first thing a run changes on disk.
+/// Throws Error for everything in the directory that the run could not write to.
+void check_contents(const fs::path& directory) {
+  std::vector<std::string> problems;
+  std::error_code error;
+  for (const char* name : {"config.yaml", "metrics.jsonl", "log.txt"}) {
+    const fs::path path = directory / name;
+    if (!fs::exists(path, error)) continue;
+    if (!fs::is_regular_file(path, error)) {
+      problems.push_back(fmt::format("run.dir: {}: is in the way: not a regular file", path.string()));
+    } else if (::access(path.c_str(), W_OK) != 0) {
+      problems.push_back(
+          fmt::format("run.dir: {}: cannot be written to: {}", path.string(), std::strerror(errno)));
+    }
+  }
+  for (const char* name : {"checkpoints", "tb"}) {
+    const fs::path path = directory / name;
+    if (!fs::exists(path, error)) continue;
+    if (!fs::is_directory(path, error)) {
+      problems.push_back(fmt::format("run.dir: {}: is in the way: not a directory", path.string()));
+    } else if (const std::string reason = why_not_writable(path); !reason.empty()) {
+      problems.push_back(fmt::format("run.dir: {}: cannot be written to: {}", path.string(), reason));
+    }
+  }
+  if (!problems.empty()) throw Error(problems);
+}
+
+/// Makes the directory, looks whether all that a run keeps there can be written, and writes config.yaml by
+/// rename: the first thing a run changes on disk.
 void prepare_directory(const RunConfig& config) {
   const fs::path directory = config.run.dir;
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw_error("run.dir: {}: cannot be made: {}", config.run.dir, error.message());
+  make_writable_directory("run.dir", config.run.dir);
+  check_contents(directory);
   const fs::path partial = directory / "config.yaml.tmp";
   std::ofstream out(partial);
   out << config_yaml(config);

@@ -33,7 +33,8 @@ struct StepReport {
 
 class RunLog {
  public:
-  /// Makes the run directory. Throws Error, naming run.dir, when it cannot be made or written. `peak_flops`: of
+  /// Makes the run directory. Throws Error, naming run.dir, when it or what is in it cannot be written; nothing
+  /// is changed then. `peak_flops`: of
   /// all ranks together, for MFU.
   RunLog(const RunConfig& config, const Mesh& mesh, int threads, double peak_flops, const TrainingStart& start);
 

@@ -1,4 +1,5 @@
-/// SIGTERM and SIGINT as a request to stop: the trainer finishes its step, saves and exits 0.
+/// SIGTERM, SIGINT and SIGUSR1 (the one that mpirun hands on to its ranks) as a request to stop: the trainer
+/// finishes its step, saves and exits 0.
 #pragma once
 
 namespace hysparse {

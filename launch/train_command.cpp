@@ -22,8 +22,15 @@ void print_plan(const RunConfig& config, const Runtime& runtime) {
 
 int run_train(Runtime& runtime, const TrainOptions& options) {
   RunConfig config;
-  runtime.agree([&] { config = load_config(options.config, options.overrides, runtime.world()); });
+  runtime.agree([&] {
+    config = load_config(options.config, options.overrides, runtime.world());
+    default_thread_count(runtime.local_ranks());  // HYSPARSE_NUM_THREADS
+  });
   if (options.dry_run) {
+    runtime.agree([&] {
+      const TrainingData data(config, 0, static_cast<int>(config.data_parallel(runtime.world())));
+      check_training_state(config);
+    });
     print_plan(config, runtime);
     return 0;
   }

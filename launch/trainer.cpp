@@ -80,8 +80,8 @@ void Trainer::run() {
 StepReport Trainer::train_step() {
   parameters_.zero_gradients();
   double loss_sum = 0;
-  for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m) {
-    const LossResult micro = accumulate(data_->train().load(progress_.samples, m));
+  for (const Batch& batch : load_batches()) {
+    const LossResult micro = accumulate(batch);
     loss_sum += micro.loss;
     balance_.add(micro.loads);
   }
@@ -109,6 +109,15 @@ StepReport Trainer::train_step() {
   result.step = progress_.step;
   result.tokens = progress_.tokens;
   return result;
+}
+
+std::vector<Batch> Trainer::load_batches() {
+  std::vector<Batch> batches;
+  runtime_.agree([&] {  // an id that the vocabulary does not hold may lie in one rank's windows alone
+    for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m)
+      batches.push_back(data_->train().load(progress_.samples, m));
+  });
+  return batches;
 }
 
 LossResult Trainer::accumulate(const Batch& batch) {

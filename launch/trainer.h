@@ -40,6 +40,7 @@ class Trainer {
 
   void start();
   StepReport train_step();
+  std::vector<Batch> load_batches();
   LossResult accumulate(const Batch& batch);
   Totals reduce_totals(double local_loss);
   double learning_rate() const;

@@ -1,11 +1,14 @@
 #include "launch/training_state.h"
 
+#include <algorithm>
 #include <set>
 
 #include "checkpoint/reader.h"
 #include "launch/config.h"
 #include "launch/model_source.h"
 #include "launch/schema.h"
+#include "launch/user_input.h"
+#include "launch/yaml_values.h"
 
 namespace hysparse {
 namespace {
@@ -40,18 +43,26 @@ void require_same_model(const RunConfig& config, const CheckpointReader& reader)
       config_from_text(reader.info().config, reader.directory() + "/manifest.json: config", std::nullopt);
   RunConfig now = config;
   std::vector<std::string> problems;
+  const auto compare = [&](const std::string& what, const std::string& after, const std::string& before) {
+    if (before == after) return;
+    problems.push_back(
+        fmt::format("{}{}: the checkpoint {} was trained with {}; another model needs another run.dir", what,
+                    after, reader.directory(), before));
+  };
+  const auto experts = [](const RunConfig& c) { return std::string(c.model.moe ? "experts" : "null"); };
+  compare("model.moe: ", experts(now), experts(stored));
   for (const SchemaKey& key : schema()) {
     if (!key.path.starts_with("model.") || free_model_keys.contains(key.path)) continue;
-    const std::string before = key.write(stored), after = key.write(now);
-    if (before == after) continue;
-    problems.push_back(
-        fmt::format("{}: {}: the checkpoint {} was trained with {}; give run.dir a new directory (and "
-                    "run.init_from to start from its weights)",
-                    key.path, after, reader.directory(), before));
+    const bool of_experts = key.path.starts_with("model.moe.");
+    if (of_experts && !(now.model.moe && stored.model.moe)) continue;
+    compare(key.path + ": ", key.write(now), key.write(stored));
   }
-  if (now.model.layer_types != stored.model.layer_types) {
-    problems.push_back(fmt::format("model.layer_types: not those that the checkpoint {} was trained with",
-                                   reader.directory()));
+  const std::vector<LayerType>&after = now.model.layer_types, &before = stored.model.layer_types;
+  compare("model.num_layers: ", std::to_string(after.size()), std::to_string(before.size()));
+  const auto [a, b] = std::mismatch(after.begin(), after.end(), before.begin(), before.end());
+  if (after.size() == before.size() && a != after.end()) {
+    compare(fmt::format("model.layer_types: layer {}: ", a - after.begin()), layer_type_name(*a),
+            layer_type_name(*b));
   }
   if (!problems.empty()) throw Error(problems);
 }
@@ -61,7 +72,12 @@ std::int64_t counted(const CheckpointReader& reader, const std::string& key) {
   if (it == reader.info().data_state.end()) {
     throw_error("{}/manifest.json: data_state has no {}", reader.directory(), key);
   }
-  return std::stoll(it->second);
+  const auto count = parse_integer(it->second);
+  if (!count || *count < 0) {
+    throw_error("{}/manifest.json: data_state: {}: {}: must be an integer of at least 0", reader.directory(),
+                key, it->second);
+  }
+  return *count;
 }
 
 TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, ParameterSet& parameters,
@@ -81,6 +97,15 @@ TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, P
 
 }  // namespace
 
+void check_training_state(const RunConfig& config) {
+  std::vector<std::string> warnings;
+  if (const auto latest = find_latest(config.run.dir, &warnings)) {
+    require_same_model(config, CheckpointReader(*latest));
+  } else if (config.run.init_from) {
+    with_key("run.init_from", [&] { ModelSource::open(*config.run.init_from); });
+  }
+}
+
 TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
                                   ShardedOptimizer& optimizer) {
   TrainingStart start;
@@ -90,9 +115,11 @@ TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, Par
       start.progress = read_state(reader, config, parameters, optimizer);
       start.from = fmt::format("step {} of {}", start.progress.step, *latest);
     } else if (config.run.init_from) {
-      const auto source = ModelSource::open(*config.run.init_from);
-      source->load(parameters);
-      start.from = source->description();
+      with_key("run.init_from", [&] {
+        const auto source = ModelSource::open(*config.run.init_from);
+        source->load(parameters);
+        start.from = source->description();
+      });
     } else {
       parameters.initialize(static_cast<std::uint64_t>(config.run.seed));
       start.from = fmt::format("initial values, run.seed {}", config.run.seed);

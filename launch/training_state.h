@@ -39,6 +39,9 @@ struct TrainingStart {
 TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
                                   ShardedOptimizer& optimizer);
 
+/// Throws the Errors of load_training_state that can be told without reading any weights.
+void check_training_state(const RunConfig& config);
+
 /// Hands the state to the writer. Collective.
 void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
                          ParameterSet& parameters, ShardedOptimizer& optimizer,

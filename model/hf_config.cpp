@@ -1,6 +1,7 @@
 #include "model/hf_config.h"
 
 #include <cmath>
+#include <limits>
 
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,9 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// Sizes stay below 2^31, so that products of two fit 64 bits.
+constexpr double max_size = std::numeric_limits<std::int32_t>::max();
+
 /// Typed look-ups that gather problems instead of stopping at the first.
 class Reader {
  public:
@@ -20,11 +24,9 @@ class Reader {
   std::int64_t integer(const char* key, std::optional<std::int64_t> missing = std::nullopt) {
     if (!has(key)) return missing ? *missing : required<std::int64_t>(key);
     const Json& v = json_[key];
-    if (v.is_number_integer()) return v.get<std::int64_t>();
-    if (v.is_number() && v.get<double>() == std::floor(v.get<double>()) && std::abs(v.get<double>()) < 1e15) {
-      return static_cast<std::int64_t>(v.get<double>());
-    }
-    wrong(key, "an integer");
+    const double value = v.is_number() ? v.get<double>() : 0.5;
+    if (value == std::floor(value) && std::abs(value) <= max_size) return static_cast<std::int64_t>(value);
+    wrong(key, "an integer of at most 2147483647");
     return 1;
   }
   double number(const char* key, double missing) {

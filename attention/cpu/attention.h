@@ -41,13 +41,9 @@ void attention_forward(const Stream& stream, const AttentionSizes& sizes, const 
                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
                        const Tensor& out, const Tensor& lse, const BlockLists* chosen);
 
-/// Where backward writes: overwritten, or added to where `add` is set.
-struct GradientBuffer {
-  Tensor buffer;
-  bool add = false;
-};
+/// Where backward writes, each a buffer of its own: overwritten, or added to where `add` is set.
 struct AttentionGradients {
-  GradientBuffer q, k, v;
+  Gradient::Target q, k, v;
   Tensor sinks;  ///< [H], always added to; undefined without
 };
 

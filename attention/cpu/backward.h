@@ -35,7 +35,7 @@ inline std::int64_t count_parts(std::int64_t slabs, std::int64_t most, std::int6
 
 /// target (+)= sum of `parts` arrays of its size, in order.
 template <class T>
-void add_parts(const Stream& stream, const T* partial, std::int64_t parts, const GradientBuffer& target) {
+void add_parts(const Stream& stream, const T* partial, std::int64_t parts, const Gradient::Target& target) {
   T* out = target.buffer.data<T>();
   const std::int64_t count = target.buffer.numel();
   stream.pool->parallel_for(count, 1 << 14, [=, add = target.add](std::int64_t begin, std::int64_t end) {
@@ -57,7 +57,7 @@ void run_backward(const Stream& stream, const AttentionSizes& sizes, std::int64_
                   const BackwardData<T>& data, const AttentionGradients& gradients, const Make& make) {
   const std::int64_t group = sizes.group_size(), slabs = sizes.sequences * sizes.num_kv_heads;
   const std::int64_t parts = count_parts(slabs, most_parts, stream.pool->threads());
-  const GradientBuffer &dk = gradients.k, &dv = gradients.v;
+  const Gradient::Target &dk = gradients.k, &dv = gradients.v;
   const std::int64_t partial = parts > 1 ? dk.buffer.numel() : 0;
   const Scratch<T> dk_parts(parts * partial), dv_parts(parts * partial);
   const std::int64_t sink_count = data.sinks != nullptr ? slabs * parts * group : 0;

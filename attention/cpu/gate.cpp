@@ -32,22 +32,12 @@ void put(T& out, T value, bool add) {
 template <class T>
 struct Branch {
   explicit Branch(const GateInput& input)
-      : x(input.x.data<T>()),
+      : x(input.x.defined() ? input.x.data<T>() : nullptr),
         logits(input.logits.defined() ? input.logits.data<T>() : nullptr),
         gates_per_row(input.logits.defined() ? input.logits.dim(1) : 0) {}
   const T *x, *logits;
   std::int64_t gates_per_row;
 };
-
-/// y (+)= gate * x for `count` elements that share a gate.
-template <class T>
-void add_scaled(T gate, const T* x, std::int64_t count, bool add, T* y) {
-  if (add) {
-    for (std::int64_t e = 0; e < count; ++e) y[e] += gate * x[e];
-  } else {
-    for (std::int64_t e = 0; e < count; ++e) y[e] = gate * x[e];
-  }
-}
 
 /// y (+)= gates * x, element by element.
 template <class T>
@@ -65,12 +55,12 @@ void apply(const Branch<T>& branch, const T* gates, std::int64_t heads, std::int
            std::int64_t end, const T* x, bool add, T* y) {
   const std::int64_t count = (end - begin) * width, first = begin * width, head_dim = width / heads;
   if (branch.logits == nullptr) {
-    add_scaled(T(1), x + first, count, add, y + first);
+    scale_row(x + first, count, T(1), add, y + first);
   } else if (branch.gates_per_row == width) {
     add_product(gates, x + first, count, add, y + first);
   } else {
     for (std::int64_t i = 0; i < (end - begin) * heads; ++i) {
-      add_scaled(gates[i], x + first + i * head_dim, head_dim, add, y + first + i * head_dim);
+      scale_row(x + first + i * head_dim, head_dim, gates[i], add, y + first + i * head_dim);
     }
   }
 }

@@ -17,8 +17,8 @@ struct GateInput {
 void gated_sum_forward(const Stream& stream, std::span<const GateInput> branches, std::int64_t num_heads,
                        const Tensor& y);
 
-/// Of one branch: dx (+)= gate * dy; dlogits (+)= gate (1 - gate) * dy * x, summed over each head where
-/// headwise.
+/// Of one branch, whose x may be undefined where it has no logits: dx (+)= gate * dy; dlogits (+)= gate (1 -
+/// gate) * dy * x, summed over each head where headwise.
 void gated_sum_backward(const Stream& stream, const GateInput& branch, std::int64_t num_heads, const Tensor& dy,
                         const Tensor& dx, bool add_dx, const Tensor& dlogits, bool add_dlogits);
 

@@ -112,13 +112,12 @@ void transpose_square(Vector<T>* rows) {
   if constexpr (lanes == 16) stage.template operator()<8>();
 }
 
-}  // namespace detail
-
-namespace detail {
-
-template <int Step, class T, std::size_t... J>
-Vector<T> rotate(const Vector<T>& x, std::index_sequence<J...>) {
-  return __builtin_shufflevector(x, x, ((static_cast<int>(J) + Step) % static_cast<int>(sizeof...(J)))...);
+/// Combines every lane with the one Step further on, around the end.
+template <int Step, class T, class F, std::size_t... J>
+void combine_rotated(Vector<T>& x, F&& combine, std::index_sequence<J...>) {
+  const Vector<T> rotated =
+      __builtin_shufflevector(x, x, ((static_cast<int>(J) + Step) % static_cast<int>(sizeof...(J)))...);
+  combine(x, rotated);
 }
 
 /// Combines all lanes pairwise: lane j with lane j + lanes / 2, and so on.
@@ -126,10 +125,10 @@ template <class T, class F>
 T reduce_lanes(const Vector<T>& vector, F&& combine) {
   constexpr auto indices = std::make_index_sequence<static_cast<std::size_t>(vector_lanes<T>)>();
   Vector<T> x = vector;
-  if constexpr (vector_lanes<T> == 16) combine(x, rotate<8, T>(x, indices));
-  combine(x, rotate<4, T>(x, indices));
-  combine(x, rotate<2, T>(x, indices));
-  combine(x, rotate<1, T>(x, indices));
+  if constexpr (vector_lanes<T> == 16) combine_rotated<8, T>(x, combine, indices);
+  combine_rotated<4, T>(x, combine, indices);
+  combine_rotated<2, T>(x, combine, indices);
+  combine_rotated<1, T>(x, combine, indices);
   return x[0];
 }
 template <class T>
@@ -162,6 +161,16 @@ inline T dot(const T* a, const T* b, std::int64_t n) {
     sum += x * y;
   }
   return detail::sum_lanes<T>(sum);
+}
+
+/// to[e] (+)= factor * from[e] for e < count.
+template <class T>
+inline void scale_row(const T* from, std::int64_t count, T factor, bool add, T* to) {
+  if (add) {
+    for (std::int64_t e = 0; e < count; ++e) to[e] += factor * from[e];
+  } else {
+    for (std::int64_t e = 0; e < count; ++e) to[e] = factor * from[e];
+  }
 }
 
 /// C[i, j] (+)= sum_k A[i * a_row + k * a_depth] * B[k * ldb + j] for i < rows, j < width, k < depth. Rows of B

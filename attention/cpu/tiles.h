@@ -131,8 +131,7 @@ struct TileLanes {
     for (std::int64_t s = 0; s < segment.count; ++s) {
       const T key = static_cast<T>(segment.key + s);
       T* row = logits + s * grid.lanes;
-      for (std::int64_t m = 0; m < grid.lanes; ++m)
-        row[m] = (key >= low[m]) & (key < high[m]) ? row[m] : hidden;
+      for (std::int64_t m = 0; m < grid.lanes; ++m) row[m] = (key >= low[m] && key < high[m]) ? row[m] : hidden;
     }
   }
 

@@ -58,16 +58,6 @@ class PackedKeys {
   Scratch<T> panels_, padded_rows_;
 };
 
-/// to[e] (+)= factor * from[e].
-template <class T>
-void scale_row(const T* from, std::int64_t count, T factor, bool add, T* to) {
-  if (add) {
-    for (std::int64_t e = 0; e < count; ++e) to[e] += factor * from[e];
-  } else {
-    for (std::int64_t e = 0; e < count; ++e) to[e] = factor * from[e];
-  }
-}
-
 /// Tokens of a forward task, and of the smallest part of a backward task.
 inline constexpr std::int64_t token_chunk = 32;
 

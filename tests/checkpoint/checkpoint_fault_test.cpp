@@ -220,8 +220,8 @@ TEST_F(CheckpointFaults, CheckpointOfAnotherModel) {
     reader.require(expected);
     FAIL() << "no Error was thrown";
   } catch (const Error& error) {
-    ASSERT_EQ(error.problems().size(), 5u);
-    EXPECT_TRUE(contains(error.problems().back(), "and 17 more"));
+    ASSERT_EQ(error.problems().size(), 1u);
+    EXPECT_TRUE(contains(error.what(), "has no tensor model.extra [3] (and 20 more")) << error.what();
   }
   EXPECT_ERROR(reader.read("model.extra", DType::f32), step_, "has no tensor model.extra");
   EXPECT_ERROR(reader.read("state.counts", DType::f32), "state.counts", "i32, which cannot be read as f32");

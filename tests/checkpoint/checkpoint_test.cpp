@@ -292,7 +292,7 @@ TEST_F(Checkpoint, FindLatestFallsBackWithAWarning) {
     find_latest(run_, &warnings);
     FAIL() << "no Error was thrown";
   } catch (const Error& error) {
-    EXPECT_EQ(error.problems().size(), 4u) << error.what();
+    EXPECT_EQ(error.problems().size(), 3u) << error.what();
     EXPECT_TRUE(contains(error.what(), "no complete checkpoint")) << error.what();
   }
 }

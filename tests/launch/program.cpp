@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -32,7 +33,10 @@ std::vector<std::string> command_line(int ranks, const std::vector<std::string>&
 int start(const std::vector<std::string>& words, const std::vector<std::string>& environment,
           const std::string& output, const std::string& errors) {
   const int child = fork();
-  if (child != 0) return child;
+  if (child != 0) {
+    setpgid(child, child);  // here as well: whoever is first
+    return child;
+  }
   setpgid(0, 0);
   for (const std::string& e : environment) putenv(const_cast<char*>(e.c_str()));
   const auto redirect = [](const std::string& path, int descriptor) {
@@ -106,8 +110,8 @@ ProgramResult run_hysparse(int ranks, const std::vector<std::string>& arguments,
 }
 
 BackgroundProgram::BackgroundProgram(int ranks, const std::vector<std::string>& arguments,
-                                     const std::string& log)
-    : process_(start(command_line(ranks, arguments), {}, log, log + ".err")) {}
+                                     const std::string& log, const std::vector<std::string>& environment)
+    : process_(start(command_line(ranks, arguments), environment, log, log + ".err")) {}
 
 BackgroundProgram::~BackgroundProgram() {
   if (waited_) return;
@@ -125,23 +129,30 @@ bool BackgroundProgram::running() {
 }
 
 std::vector<int> BackgroundProgram::rank_processes() const {
-  std::vector<int> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    // "pid (comm) state ppid pgrp ...": mpirun starts each rank in a process group of the rank's own, so go by
-    // parent.
-    std::ifstream in(entry.path() / "stat");
-    std::string pid, comm, state;
+  struct Process {
+    std::string name;
     int parent = 0;
-    in >> pid >> comm >> state >> parent;
-    if (comm == "(hysparse)" && (parent == process_ || std::stoi(name) == process_))
-      found.push_back(std::stoi(name));
+  };
+  std::map<int, Process> processes;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string id = entry.path().filename().string();
+    if (id.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream in(entry.path() / "stat");  // "pid (name) state parent ..."
+    std::string pid, name, state;
+    int parent = 0;
+    if (in >> pid >> name >> state >> parent) processes[std::stoi(id)] = {name, parent};
+  }
+  std::vector<int> found;
+  for (const auto& [id, process] : processes) {
+    if (process.name != "(hysparse)") continue;
+    int ancestor = id;
+    while (ancestor != process_ && processes.contains(ancestor)) ancestor = processes[ancestor].parent;
+    if (ancestor == process_) found.push_back(id);
   }
   return found;
 }
 
-void BackgroundProgram::signal_group(int signal) const {
+void BackgroundProgram::signal(int signal) const {
   kill(process_, signal);
 }
 

@@ -37,12 +37,17 @@ ProgramResult run_hysparse(int ranks, const std::vector<std::string>& arguments,
 /// Starts the program without waiting; for tests that kill it.
 class BackgroundProgram {
  public:
-  BackgroundProgram(int ranks, const std::vector<std::string>& arguments, const std::string& log);
-  ~BackgroundProgram();
+  /// Its stdout goes to `log`, its stderr to `log`.err.
+  BackgroundProgram(int ranks, const std::vector<std::string>& arguments, const std::string& log,
+                    const std::vector<std::string>& environment = {});
+  ~BackgroundProgram();  ///< kills it
+  BackgroundProgram(const BackgroundProgram&) = delete;
+  BackgroundProgram& operator=(const BackgroundProgram&) = delete;
   bool running();
-  /// Process ids of the ranks (children named hysparse), in no order.
+  /// Process ids of the ranks: what runs hysparse at or below the process started, in order of the ids.
   std::vector<int> rank_processes() const;
-  void signal_group(int signal) const;
+  /// To the process started: scripts/mpirun, or the program itself without ranks.
+  void signal(int signal) const;
   /// Exit status as in ProgramResult.
   int wait();
 
