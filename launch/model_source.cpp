@@ -109,8 +109,8 @@ std::unique_ptr<ModelSource> ModelSource::open(const std::string& path) {
   }
   const fs::path directory = path;
   if (fs::exists(directory / "config.json", error)) return std::make_unique<ExportSource>(path);
-  if (fs::exists(directory / safetensors::single_file, error) ||
-      fs::exists(directory / safetensors::index_file, error)) {
+  if (fs::exists(directory / "model.safetensors", error) ||
+      fs::exists(directory / "model.safetensors.index.json", error)) {
     throw_error("{}: an export without its config.json", path);
   }
   return open_checkpoint_source(path);

@@ -1,6 +1,7 @@
 #include "launch/stop_signal.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace hysparse {
 namespace {

@@ -26,7 +26,7 @@ class Reader {
     const Json& v = json_[key];
     const double value = v.is_number() ? v.get<double>() : 0.5;
     if (value == std::floor(value) && std::abs(value) <= max_size) return static_cast<std::int64_t>(value);
-    wrong(key, "an integer of at most 2147483647");
+    wrong(key, std::abs(value) > max_size ? "an integer of at most 2147483647" : "an integer");
     return 1;
   }
   double number(const char* key, double missing) {

@@ -190,6 +190,43 @@ void prepare_data(const WorkDirectory& directory, std::size_t bytes) {
   if (result.status != 0) throw std::runtime_error("prepare: " + result.errors);
 }
 
+std::string write_small_config(const WorkDirectory& directory) {
+  const std::string path = directory / "config.yaml";
+  std::ofstream(path) << "run: {dir: " << directory / "run"
+                      << ", seed: 7}\n"
+                      << R"(model:
+  attention: hysparse
+  hybrid_ratio: "1:3"
+  num_layers: 5
+  vocab_size: 320
+  hidden_size: 32
+  num_heads: 4
+  num_kv_heads: 2
+  head_dim: 8
+  intermediate_size: 64
+  sliding_window: 8
+  sparse_block_size: 8
+  sparse_topk_tokens: 16
+  tie_embeddings: true
+  moe:
+    num_experts: 8
+    top_k: 2
+    intermediate_size: 16
+    shared_experts: 1
+    first_k_dense: 1
+    bias_update_rate: 0.01
+    aux_loss: 0.01
+    z_loss: 0.001
+train: {seq_len: 32, micro_batch_size: 1, global_batch_size: 8, steps: 20, eval_every: 5, eval_batches: 2}
+optim: {lr: 3.0e-3, warmup_steps: 3, decay_steps: 5, clip_grad: 0.5}
+checkpoint: {every: 0}
+)"
+                      << "data: {train: " << directory / "train.h5"
+                      << ", valid: " << directory / "valid.h5"
+                      << "}\n";
+  return path;
+}
+
 std::vector<nlohmann::json> read_metrics(const std::string& run_directory) {
   std::ifstream in(run_directory + "/metrics.jsonl");
   std::vector<nlohmann::json> lines;

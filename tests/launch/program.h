@@ -12,7 +12,7 @@ namespace hysparse::testing {
 struct ProgramResult {
   int status = -1;     ///< exit status; 128 + signal when killed
   std::string output;  ///< stdout
-  std::string errors;  ///< stderr, without the lines that mpirun itself adds
+  std::string errors;  ///< stderr, without the frames that mpirun itself adds
 };
 
 /// A directory under the system's temporary one, removed with its owner.
@@ -62,6 +62,11 @@ std::string sample_text(std::size_t bytes, std::uint64_t seed);
 
 /// Writes text files and prepares them: `directory`/train.h5 and valid.h5.
 void prepare_data(const WorkDirectory& directory, std::size_t bytes);
+
+/// Writes `directory`/config.yaml: a hysparse mixture of experts of 5 layers with every part of training on
+/// (shared expert, tied embeddings, both router losses, correction bias, clipping that bites), for the data of
+/// prepare_data. Returns its path.
+std::string write_small_config(const WorkDirectory& directory);
 
 /// The lines of RUN/metrics.jsonl.
 std::vector<nlohmann::json> read_metrics(const std::string& run_directory);

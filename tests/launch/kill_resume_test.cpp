@@ -1,0 +1,271 @@
+// Runs that are killed, told to stop, or that cannot go on: the same command resumes, bitwise as if nothing had
+// been, and what ends a run says so once.
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "checkpoint/reader.h"
+#include "core/random.h"
+#include "tests/launch/program.h"
+
+namespace hysparse::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using std::chrono::milliseconds;
+
+/// mpirun without its pauses (of this many seconds) while it ends the ranks that are left.
+const std::vector<std::string> quick_mpirun{"OMPI_MCA_odls_base_sigkill_timeout=0"};
+
+int count(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+std::string read_file(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+/// Every file below a directory with its time of change and content.
+std::map<std::string, std::pair<fs::file_time_type, std::string>> contents(const std::string& directory) {
+  std::map<std::string, std::pair<fs::file_time_type, std::string>> files;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    if (entry.is_regular_file())
+      files[entry.path().string()] = {entry.last_write_time(), read_file(entry.path().string())};
+  }
+  return files;
+}
+
+/// The parts of a step's metrics that are the same in every run of one layout.
+void expect_same_steps(const std::vector<Json>& run, const std::vector<Json>& expected) {
+  ASSERT_EQ(run.size(), expected.size());
+  for (std::size_t i = 0; i < run.size(); ++i) {
+    ASSERT_EQ(run[i]["step"], i + 1);  // each once, in order
+    for (const char* key : {"loss", "grad_norm", "lr", "tokens", "valid_loss", "moe"})
+      EXPECT_EQ(run[i].value(key, Json()), expected[i].value(key, Json())) << "step " << i + 1 << ", " << key;
+  }
+}
+
+class KillResume : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    prepare_data(directory_, 24000);
+    config_ = write_small_config(directory_);
+  }
+
+  std::vector<std::string> command(const std::string& run, std::vector<std::string> overrides) const {
+    overrides.insert(overrides.begin(), {"train", config_, "run.dir=" + directory_ / run});
+    return overrides;
+  }
+
+  std::vector<Json> metrics(const std::string& run) const { return read_metrics(directory_ / run); }
+
+  /// Complete lines of the metrics so far.
+  std::int64_t steps_written(const std::string& run) const {
+    return count(read_file(directory_ / run + "/metrics.jsonl"), "\n");
+  }
+
+  /// Whether a save is under way.
+  bool saving(const std::string& run) const {
+    std::error_code none_yet;
+    for (const auto& entry : fs::directory_iterator(checkpoints_directory(directory_ / run), none_yet))
+      if (entry.path().extension() == ".tmp") return true;
+    return false;
+  }
+
+  /// The step to resume from, 0 when there is no checkpoint; the latest must be whole.
+  std::int64_t latest_step(const std::string& run) const {
+    std::vector<std::string> warnings;
+    const auto latest = find_latest(directory_ / run, &warnings);
+    EXPECT_TRUE(warnings.empty()) << warnings.front();
+    if (!latest) return 0;
+    CheckpointReader reader(*latest);
+    reader.verify();
+    return reader.info().step;
+  }
+
+  /// Polls until the condition holds; false when the program ended first.
+  static bool wait_until(BackgroundProgram& program, const std::function<bool()>& condition) {
+    while (!condition()) {
+      if (!program.running()) return false;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return true;
+  }
+
+  WorkDirectory directory_;
+  std::string config_;
+};
+
+/// The moments that a rank is killed at.
+enum class Moment { starting, stepping, saving };
+
+TEST_F(KillResume, TenKillsAndNothingIsLost) {
+  const std::vector<std::string> overrides{"parallel.ep=2",      "train.dtype=fp32",  "train.steps=150",
+                                           "checkpoint.every=2", "checkpoint.keep=2", "checkpoint.async=true"};
+  const ProgramResult unbroken = run_hysparse(2, command("unbroken", overrides));
+  ASSERT_EQ(unbroken.status, 0) << unbroken.errors;
+
+  const CounterRandom random(2024, "kill moments");
+  std::uint64_t drawn = 0;
+  const auto draw = [&](std::uint64_t limit) { return static_cast<int>(random.below(drawn++, limit)); };
+  constexpr std::array moments{Moment::starting, Moment::stepping, Moment::saving,   Moment::saving,
+                               Moment::stepping, Moment::saving,   Moment::starting, Moment::saving,
+                               Moment::stepping, Moment::saving};
+  std::set<std::int64_t> resumed_from;
+  for (const Moment moment : moments) {
+    const std::string log = directory_ / "killed.log";
+    BackgroundProgram program(2, command("killed", overrides), log, quick_mpirun);
+    std::vector<int> ranks;
+    ASSERT_TRUE(wait_until(program, [&] { return (ranks = program.rank_processes()).size() == 2; }));
+    if (moment == Moment::starting) {
+      std::this_thread::sleep_for(milliseconds(draw(300)));
+    } else {
+      // From the first step of this round on, so that old lines and leftovers of the round before do not count.
+      const std::string started = "starts from";
+      ASSERT_TRUE(wait_until(program, [&] { return read_file(log).find(started) != std::string::npos; }));
+      ASSERT_TRUE(wait_until(program, [&] { return read_file(log).find("\nstep ") != std::string::npos; }));
+      const std::int64_t steps = steps_written("killed") + draw(6);
+      ASSERT_TRUE(wait_until(program, [&] { return steps_written("killed") >= steps; }));
+      if (moment == Moment::saving) {
+        ASSERT_TRUE(wait_until(program, [&] { return saving("killed"); }));
+        std::this_thread::sleep_for(std::chrono::microseconds(draw(8000)));
+      } else {
+        std::this_thread::sleep_for(milliseconds(draw(20)));
+      }
+    }
+    kill(ranks[static_cast<std::size_t>(draw(2))], SIGKILL);
+    EXPECT_NE(program.wait(), 0) << "was done before it could be killed";
+    resumed_from.insert(latest_step("killed"));
+  }
+  fmt::print("resumed from steps {}\n", fmt::join(resumed_from, ", "));
+  EXPECT_GE(resumed_from.size(), 4u) << "the kills hit no different moments";
+
+  const ProgramResult last = run_hysparse(2, command("killed", overrides));
+  EXPECT_EQ(last.status, 0) << last.errors;
+  expect_same_steps(metrics("killed"), metrics("unbroken"));
+  EXPECT_EQ(latest_step("killed"), 150);
+}
+
+TEST_F(KillResume, StopSignalsSaveAndTheSameCommandGoesOn) {
+  const std::vector<std::string> overrides{"train.dtype=fp32", "train.steps=120", "checkpoint.every=50"};
+  std::vector<std::string> on_two = overrides;
+  on_two.push_back("parallel.ep=2");
+  ASSERT_EQ(run_hysparse(2, command("unbroken", on_two)).status, 0);
+  ASSERT_EQ(run_hysparse(0, command("unbroken-alone", overrides)).status, 0);
+
+  struct Case {
+    const char* run;
+    int ranks;
+    int signal;
+    bool to_one_rank;  // else to the process started: mpirun's script or the program
+  };
+  for (const Case& c : {Case{"rank", 2, SIGTERM, true}, Case{"mpirun", 2, SIGTERM, false},
+                        Case{"alone", 0, SIGTERM, false}, Case{"interrupted", 0, SIGINT, false}}) {
+    const std::vector<std::string> arguments = command(c.run, c.ranks > 0 ? on_two : overrides);
+    {
+      BackgroundProgram program(c.ranks, arguments, directory_ / "log");
+      ASSERT_TRUE(wait_until(program, [&] { return steps_written(c.run) >= 5; })) << c.run;
+      if (c.to_one_rank) {
+        kill(program.rank_processes().back(), c.signal);
+      } else {
+        program.signal(c.signal);
+      }
+      EXPECT_EQ(program.wait(), 0) << c.run << ": " << read_file(directory_ / "log.err");
+      EXPECT_EQ(count(read_file(directory_ / "log"), "stopped by a signal"), 1) << c.run;
+    }
+    const std::int64_t stopped_at = steps_written(c.run);
+    EXPECT_LT(stopped_at, 120) << c.run;
+    EXPECT_EQ(latest_step(c.run), stopped_at) << c.run;
+    const ProgramResult resumed = run_hysparse(c.ranks, arguments);
+    EXPECT_EQ(resumed.status, 0) << c.run << ": " << resumed.errors;
+    EXPECT_NE(resumed.output.find(fmt::format("starts from step {} of", stopped_at)), std::string::npos)
+        << resumed.output;
+    expect_same_steps(metrics(c.run), metrics(c.ranks > 0 ? "unbroken" : "unbroken-alone"));
+  }
+}
+
+TEST_F(KillResume, ADoneRunIsLeftAsItIs) {
+  const std::vector<std::string> arguments = command("done", {"parallel.ep=2", "train.steps=3"});
+  ASSERT_EQ(run_hysparse(2, arguments).status, 0);
+  const auto before = contents(directory_ / "done");
+  const ProgramResult again = run_hysparse(2, arguments);
+  EXPECT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(count(again.output, "already done: 3 of 3 steps"), 1) << again.output;
+  const auto after = contents(directory_ / "done");
+  for (const auto& [path, file] : after) {
+    EXPECT_TRUE(before.contains(path)) << path << " is new";
+    if (before.contains(path)) EXPECT_TRUE(before.at(path) == file) << path << " was changed";
+  }
+  EXPECT_EQ(after.size(), before.size());
+}
+
+/// At a learning rate of 1e30 the first update makes every later loss infinite or not a number.
+TEST_F(KillResume, ALossThatIsNotFiniteStopsTheRunWithOneMessage) {
+  ASSERT_EQ(run_hysparse(2, command("run", {"train.steps=2", "checkpoint.every=1"})).status, 0);
+  const ProgramResult result =
+      run_hysparse(2, command("run", {"train.steps=6", "checkpoint.every=1", "optim.lr=1e30"}));
+  EXPECT_EQ(result.status, 1);
+  EXPECT_EQ(count(result.errors, "must be finite"), 1) << result.errors;
+  EXPECT_EQ(count(result.errors, "step 4: "), 1) << result.errors;
+  EXPECT_EQ(latest_step("run"), 3) << "the save under way is lost";
+  EXPECT_EQ(steps_written("run"), 3);
+}
+
+TEST_F(KillResume, StepsThatAreNotFiniteCanBeSkipped) {
+  const ProgramResult result =
+      run_hysparse(2, command("run", {"train.steps=4", "optim.lr=1e30", "train.nonfinite=skip"}));
+  EXPECT_EQ(result.status, 0) << result.errors;
+  const std::vector<Json> steps = metrics("run");
+  ASSERT_EQ(steps.size(), 4u);
+  EXPECT_FALSE(steps[0].contains("skipped"));
+  for (std::size_t i = 1; i < 4; ++i) EXPECT_EQ(steps[i].value("skipped", false), true) << steps[i];
+  EXPECT_EQ(latest_step("run"), 4);
+}
+
+TEST_F(KillResume, ASaveThatFailsIsSaidOnce) {
+  // The name that the save's last rename needs is taken by a directory.
+  fs::create_directories(directory_ / "run/checkpoints/latest/taken");
+  const ProgramResult result = run_hysparse(2, command("run", {"train.steps=4", "checkpoint.every=2"}));
+  EXPECT_EQ(result.status, 1) << result.errors;
+  EXPECT_EQ(count(result.errors, "checkpoints/latest"), 1) << result.errors;
+}
+
+TEST_F(KillResume, TheCorrectionBiasComesAndGoesWithAnotherRunOnly) {
+  const std::vector<std::string> none{"train.steps=4", "model.moe.bias_update_rate=0"};
+  const std::vector<std::string> some{"train.steps=4", "model.moe.bias_update_rate=0.02"};
+  ASSERT_EQ(run_hysparse(0, command("biased", {"train.steps=2"})).status, 0);
+  ASSERT_EQ(run_hysparse(0, command("unbiased", {"train.steps=2", "model.moe.bias_update_rate=0"})).status, 0);
+  const auto before = contents(directory_ / "biased");
+
+  const ProgramResult dropped = run_hysparse(2, command("biased", none));
+  EXPECT_EQ(dropped.status, 2);
+  EXPECT_EQ(count(dropped.errors, "model.moe.bias_update_rate: 0"), 1) << dropped.errors;
+  EXPECT_EQ(count(dropped.errors, "\n"), 1) << dropped.errors;
+  EXPECT_TRUE(contents(directory_ / "biased") == before);
+
+  const ProgramResult added = run_hysparse(0, command("unbiased", some));
+  EXPECT_EQ(added.status, 2);
+  EXPECT_EQ(count(added.errors, "model.moe.bias_update_rate: 0.02"), 1) << added.errors;
+  EXPECT_EQ(count(added.errors, "\n"), 1) << added.errors;
+
+  const ProgramResult other_rate = run_hysparse(0, command("biased", some));
+  EXPECT_EQ(other_rate.status, 0) << other_rate.errors;
+}
+
+}  // namespace
+}  // namespace hysparse::testing
