@@ -14,11 +14,6 @@ namespace {
 std::atomic<std::int64_t> live_bytes{0};
 std::atomic<std::int64_t> peak_bytes{0};
 
-/// A step asks for the same blocks again and again. Freed memory stays with the process, for giving it to the
-/// system and taking it back page by page costs more than many a kernel that fills it.
-const bool memory_is_kept = mallopt(M_MMAP_THRESHOLD, 1 << 30) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1 &&
-                            mallopt(M_TOP_PAD, 16 << 20) == 1;
-
 std::int64_t round_up(std::int64_t bytes) {
   return std::max((bytes + Storage::alignment - 1) / Storage::alignment * Storage::alignment,
                   Storage::alignment);
@@ -54,6 +49,13 @@ MemoryUse memory_use() {
 }
 void reset_memory_peak() {
   peak_bytes = live_bytes.load();
+}
+
+void keep_freed_memory() {
+  constexpr int largest_kept = 32 << 20;  // the C library's own limit
+  mallopt(M_MMAP_THRESHOLD, largest_kept);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_ARENA_MAX, 1);
 }
 
 }  // namespace hysparse

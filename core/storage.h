@@ -40,4 +40,9 @@ struct MemoryUse {
 MemoryUse memory_use();
 void reset_memory_peak();
 
+/// Tells the C library to keep the memory of freed blocks of up to 32 MiB for the next ones, rather than give it back to
+/// the system and fault it in again: a step's tensors have the same sizes each time. For programs, not for libraries: once,
+/// before threads start.
+void keep_freed_memory();
+
 }  // namespace hysparse

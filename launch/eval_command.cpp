@@ -57,7 +57,7 @@ void require_ids(const TokenStream& tokens, std::int64_t count, const ModelConfi
     const auto bad =
         std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return id >= config.vocab_size; });
     if (bad != ids.end()) {
-      throw_error("--data: {}: token {} is {}; the model's vocabulary has ids 0 to {}", tokens.path(),
+      throw_error("{}: token {} is {}; the model's vocabulary has ids 0 to {}", tokens.path(),
                   begin + (bad - ids.begin()), *bad, config.vocab_size - 1);
     }
   }
@@ -90,7 +90,7 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   require_vocabulary(*tokens, loaded.source().config());
   SequentialWindows windows = with_key("--data", [&] { return SequentialWindows(*tokens, options.seq_len); });
   const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
-  require_ids(*tokens, count * options.seq_len + 1, loaded.source().config());
+  with_key("--data", [&] { require_ids(*tokens, count * options.seq_len + 1, loaded.source().config()); });
   const Evaluation result =
       evaluate(loaded.model(), windows, count, loaded.stream(), loaded.alone(), options.grads.has_value());
   if (options.grads) write_gradients(loaded, *options.grads, dtype);

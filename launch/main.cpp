@@ -1,10 +1,12 @@
 #include <cstdio>
 #include <exception>
 
+#include "core/storage.h"
 #include "launch/cli.h"
 
 int main(int argc, char** argv) {
   using namespace hysparse;
+  keep_freed_memory();
   try {
     Runtime runtime(&argc, &argv);
     return run_program(runtime, {argv + 1, argv + argc},

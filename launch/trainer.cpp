@@ -6,6 +6,7 @@
 
 #include "launch/peak_flops.h"
 #include "launch/stop_signal.h"
+#include "launch/user_input.h"
 #include "launch/validation.h"
 #include "optim/schedule.h"
 
@@ -114,8 +115,10 @@ StepReport Trainer::train_step() {
 std::vector<Batch> Trainer::load_batches() {
   std::vector<Batch> batches;
   runtime_.agree([&] {  // an id that the vocabulary does not hold may lie in one rank's windows alone
-    for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m)
-      batches.push_back(data_->train().load(progress_.samples, m));
+    with_key("data.train", [&] {
+      for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m)
+        batches.push_back(data_->train().load(progress_.samples, m));
+    });
   });
   return batches;
 }

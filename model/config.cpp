@@ -45,7 +45,7 @@ void moe_problems(const ModelConfig& config, std::vector<std::string>& problems)
   };
   positive(moe.num_experts, "num_experts");
   positive(moe.intermediate_size, "moe_intermediate_size");
-  if (moe.top_k < 1 || moe.top_k > moe.num_experts) {
+  if (moe.num_experts >= 1 && (moe.top_k < 1 || moe.top_k > moe.num_experts)) {
     problems.push_back(
         fmt::format("num_experts_per_tok: {}: must be from 1 to num_experts ({})", moe.top_k, moe.num_experts));
   }

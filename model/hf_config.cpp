@@ -133,9 +133,9 @@ std::int64_t first_moe_layer(const ModelConfig& config, const ExportedWeights& w
 }
 
 void read_moe(Reader& reader, ModelConfig& config, const ExportedWeights& weights) {
-  if (!reader.has("num_experts") || reader.integer("num_experts") == 0) return;
   MoeConfig moe;
-  moe.num_experts = reader.integer("num_experts");
+  moe.num_experts = reader.integer("num_experts", 0);
+  if (moe.num_experts == 0) return;
   moe.top_k = reader.integer("num_experts_per_tok");
   moe.intermediate_size =
       reader.integer("moe_intermediate_size", rows_of_first(config, weights, "mlp.experts.0.gate_proj.weight"));
