@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "parallel/process_group.h"
+
 namespace hysparse {
 
 std::vector<std::string> gather_texts(Communicator& group, const std::string& text) {
@@ -28,8 +30,7 @@ std::vector<std::string> gather_texts(Communicator& group, const std::string& te
 void agree_on_failures(const std::vector<std::string>& messages) {
   for (std::size_t r = 0; r < messages.size(); ++r) {
     if (messages[r].empty()) continue;
-    if (messages.size() == 1) throw Failure(messages[r]);
-    throw_failure("rank {}: {}", r, messages[r]);
+    throw AgreedFailure(messages.size() == 1 ? messages[r] : fmt::format("rank {}: {}", r, messages[r]));
   }
 }
 

@@ -13,11 +13,11 @@ namespace hysparse {
 /// Every rank's text, in order of rank.
 std::vector<std::string> gather_texts(Communicator& group, const std::string& text);
 
-/// The message of a rank that failed, "" of one that did not: throws Failure with the first failing rank's on
-/// all.
+/// The message of a rank that failed, "" of one that did not: throws AgreedFailure with the first failing
+/// rank's on all.
 void agree_on_failures(const std::vector<std::string>& messages);
 
-/// Runs `body`; if it threw on any rank, throws Failure on all of them. Also a barrier.
+/// Runs `body`; if it threw on any rank, throws AgreedFailure on all of them. Also a barrier.
 void agree(Communicator& group, const std::function<void()>& body);
 
 }  // namespace hysparse

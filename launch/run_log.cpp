@@ -68,12 +68,16 @@ RunLog::RunLog(const RunConfig& config, const Mesh& mesh, int threads, double pe
       flops_per_token_(model_flops_per_token(config.model, config.train.seq_len)),
       peak_flops_(peak_flops),
       last_tokens_(start.progress.tokens) {
-  prepare_directory(config);
-  const fs::path directory = config.run.dir;
-  metrics_ = std::make_unique<MetricsWriter>((directory / "metrics.jsonl").string(), start.progress.step);
-  events_ = std::make_unique<EventWriter>((directory / "tb").string(), start.progress.step);
-  progress_ = std::make_unique<Progress>(
-      Progress::Options{.total_steps = config.train.steps, .log_path = (directory / "log.txt").string()});
+  const bool done = start.progress.step >= total_steps_;
+  Progress::Options console{.total_steps = config.train.steps};
+  if (!done) {  // a run that is done is left as it is
+    prepare_directory(config);
+    const fs::path directory = config.run.dir;
+    metrics_ = std::make_unique<MetricsWriter>((directory / "metrics.jsonl").string(), start.progress.step);
+    events_ = std::make_unique<EventWriter>((directory / "tb").string(), start.progress.step);
+    console.log_path = (directory / "log.txt").string();
+  }
+  progress_ = std::make_unique<Progress>(std::move(console));
   for (const std::string& warning : start.warnings) progress_->message("warning: " + warning);
   progress_->message(fmt::format("{}, {} threads a rank", mesh.str(), threads));
   progress_->message(fmt::format("model: {} layers, {}", config.model.num_layers(),
@@ -83,7 +87,7 @@ RunLog::RunLog(const RunConfig& config, const Mesh& mesh, int threads, double pe
       "mfu = tokens/s x {:.4g} model FLOPs per token (6 x active parameters + 12 x heads x head_dim x "
       "visible keys per layer) / {:.4g} FLOP/s (f32 matrix product measured at start)",
       flops_per_token_, peak_flops_));
-  if (start.progress.step >= total_steps_) {
+  if (done) {
     progress_->message(fmt::format("already done: {} of {} steps; raise train.steps to go on",
                                    start.progress.step, total_steps_));
   }

@@ -46,6 +46,7 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config)
       model_(config.model, parameters_),
       optimizer_(stream_, adamw_config(config.optim), groups_, {&parameters_.dense(), &parameters_.experts()}),
       balance_(config.model, parameters_) {
+  watch_stop_signals();
   set_collective_timeout(config.train.collective_timeout_s);
   runtime.agree(
       [&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });
@@ -65,7 +66,6 @@ void Trainer::start() {
 }
 
 void Trainer::run() {
-  watch_stop_signals();
   while (progress_.step < config_.train.steps && !stop_) {
     const auto start = Clock::now();
     StepReport report = train_step();
@@ -75,7 +75,7 @@ void Trainer::run() {
     maybe_save(stop_ || progress_.step == config_.train.steps);
   }
   writer_->finish();
-  if (log_) log_->finish(stop_);
+  if (log_) log_->finish(stop_ && progress_.step < config_.train.steps);
 }
 
 StepReport Trainer::train_step() {
@@ -96,10 +96,11 @@ StepReport Trainer::train_step() {
   stop_ = totals.stop;
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
   if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {
-    throw_failure(
+    writer_->finish();                // the save under way, of an earlier step, is a good one
+    throw AgreedFailure(fmt::format(  // every rank has the same sums
         "step {}: loss {} and gradient norm {} must be finite; the last checkpoint is intact (train.nonfinite: "
         "skip leaves such steps out)",
-        progress_.step + 1, result.loss, result.grad_norm);
+        progress_.step + 1, result.loss, result.grad_norm));
   }
   if (!result.skipped) {
     optimizer_.apply(result.lr, clip_scale(result.grad_norm, config_.optim.clip_grad));

@@ -57,6 +57,12 @@ void require_same_model(const RunConfig& config, const CheckpointReader& reader)
     if (of_experts && !(now.model.moe && stored.model.moe)) continue;
     compare(key.path + ": ", key.write(now), key.write(stored));
   }
+  if (now.model.moe && stored.model.moe) {  // the rate may change, but not to or from 0: no correction bias
+    const auto rate = [](const RunConfig& c) { return c.model.moe->bias_update_rate; };
+    if ((rate(now) > 0) != (rate(stored) > 0)) {
+      compare("model.moe.bias_update_rate: ", fmt::format("{}", rate(now)), fmt::format("{}", rate(stored)));
+    }
+  }
   const std::vector<LayerType>&after = now.model.layer_types, &before = stored.model.layer_types;
   compare("model.num_layers: ", std::to_string(after.size()), std::to_string(before.size()));
   const auto [a, b] = std::mismatch(after.begin(), after.end(), before.begin(), before.end());

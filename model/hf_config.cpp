@@ -48,6 +48,7 @@ class Reader {
     return missing;
   }
   void problem(const std::string& text) { problems_.push_back(file_ + ": " + text); }
+  bool sound() const { return problems_.empty(); }
   void finish() const {
     if (!problems_.empty()) throw Error(problems_);
   }
@@ -80,7 +81,7 @@ void read_layer_types(Reader& reader, const Json& json, ModelConfig& config) {
     }
     config.layer_types.push_back(*type);
   }
-  if (config.num_layers() != layers) {
+  if (reader.sound() && config.num_layers() != layers) {
     reader.problem(
         fmt::format("layer_types: {} entries for num_hidden_layers {}", config.num_layers(), layers));
   }

@@ -221,6 +221,12 @@ TEST_F(BadInputTest, DamagedExport) {
       {eval, {config + "not a JSON object"}, export_with([](const std::string& directory) {
          write_file(directory + "/config.json", "[]");
        })},
+      {eval,
+       {config + "num_hidden_layers: 0.5: must be an integer"},
+       config_with("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 0.5")},
+      {eval,
+       {config + "layer_types: 5 entries for num_hidden_layers 6"},
+       config_with("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 6")},
       {eval, {config + "head_dim: missing"}, config_with("\"head_dim\"", "\"head_dims\"")},
       {eval,
        {config + "hidden_size: \"wide\": must be an integer"},

@@ -162,6 +162,10 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
+std::function<void(const std::string&)> with_file(const std::string& name, const std::string& bytes) {
+  return [=](const std::string& place) { write_file(place + "/" + name, bytes); };
+}
+
 void flip_byte(const std::string& path) {
   std::string bytes = read_file(path);
   char& middle = bytes.at(bytes.size() / 2);

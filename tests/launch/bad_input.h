@@ -38,6 +38,8 @@ std::vector<std::string> train(const std::vector<std::string>& overrides);
 
 void write_file(const std::string& path, const std::string& bytes);
 std::string read_file(const std::string& path);
+/// For BadInput::make: writes this file there.
+std::function<void(const std::string&)> with_file(const std::string& name, const std::string& bytes);
 /// Inverts the byte in the middle.
 void flip_byte(const std::string& path);
 void halve(const std::string& path);
