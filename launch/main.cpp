@@ -1,12 +1,16 @@
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include "core/storage.h"
 #include "launch/cli.h"
+#include "launch/stop_signal.h"
 
 int main(int argc, char** argv) {
   using namespace hysparse;
   keep_freed_memory();
+  // Before MPI starts: mpirun can hang over a rank that a signal ends there.
+  if (argc > 1 && std::string_view(argv[1]) == "train") watch_stop_signals();
   try {
     Runtime runtime(&argc, &argv);
     return run_program(runtime, {argv + 1, argv + argc},

@@ -4,7 +4,7 @@
 
 namespace hysparse {
 
-/// Installs the handlers; once per process.
+/// Installs the handlers; once per process. The second of a kind ends the process at once.
 void watch_stop_signals();
 bool stop_requested();
 

@@ -46,7 +46,6 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config)
       model_(config.model, parameters_),
       optimizer_(stream_, adamw_config(config.optim), groups_, {&parameters_.dense(), &parameters_.experts()}),
       balance_(config.model, parameters_) {
-  watch_stop_signals();
   set_collective_timeout(config.train.collective_timeout_s);
   runtime.agree(
       [&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });

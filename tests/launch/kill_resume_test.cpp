@@ -1,5 +1,6 @@
 // Runs that are killed, told to stop, or that cannot go on: the same command resumes, bitwise as if nothing had
 // been, and what ends a run says so once.
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <filesystem>
@@ -107,6 +108,20 @@ class KillResume : public ::testing::Test {
     return true;
   }
 
+  /// Waits for the end after a rank was killed. Open MPI 4.1 can hang over a rank that dies while it connects
+  /// to mpirun; then mpirun is ended, as a user would.
+  static int wait_for_end(BackgroundProgram& program) {
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(15);
+    while (program.running()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        program.signal(SIGTERM);
+        deadline += std::chrono::seconds(2);
+      }
+      std::this_thread::sleep_for(milliseconds(2));
+    }
+    return program.wait();
+  }
+
   WorkDirectory directory_;
   std::string config_;
 };
@@ -148,7 +163,7 @@ TEST_F(KillResume, TenKillsAndNothingIsLost) {
       }
     }
     kill(ranks[static_cast<std::size_t>(draw(2))], SIGKILL);
-    EXPECT_NE(program.wait(), 0) << "was done before it could be killed";
+    EXPECT_NE(wait_for_end(program), 0) << "was done before it could be killed";
     resumed_from.insert(latest_step("killed"));
   }
   fmt::print("resumed from steps {}\n", fmt::join(resumed_from, ", "));
@@ -161,23 +176,26 @@ TEST_F(KillResume, TenKillsAndNothingIsLost) {
 }
 
 TEST_F(KillResume, StopSignalsSaveAndTheSameCommandGoesOn) {
-  const std::vector<std::string> overrides{"train.dtype=fp32", "train.steps=60", "checkpoint.every=50"};
-  std::vector<std::string> on_two = overrides;
-  on_two.push_back("parallel.ep=2");
-  ASSERT_EQ(run_hysparse(2, command("unbroken", on_two)).status, 0);
-  ASSERT_EQ(run_hysparse(0, command("unbroken-alone", overrides)).status, 0);
-
+  // A constant rate: a run's first steps are those of a shorter one.
+  const auto arguments = [&](const std::string& run, int ranks, std::int64_t steps) {
+    std::vector<std::string> overrides{"train.dtype=fp32", "train.eval_every=0", "optim.schedule=constant",
+                                       "checkpoint.every=50", fmt::format("train.steps={}", steps)};
+    if (ranks > 0) overrides.push_back("parallel.ep=2");
+    return command(run, overrides);
+  };
   struct Case {
     const char* run;
     int ranks;
     int signal;
     bool to_one_rank;  // else to the process started: mpirun's script or the program
+    std::int64_t steps = 0;
   };
-  for (const Case& c : {Case{"rank", 2, SIGTERM, true}, Case{"mpirun", 2, SIGTERM, false},
-                        Case{"alone", 0, SIGTERM, false}, Case{"interrupted", 0, SIGINT, false}}) {
-    const std::vector<std::string> arguments = command(c.run, c.ranks > 0 ? on_two : overrides);
+  std::array cases{Case{"rank", 2, SIGTERM, true}, Case{"mpirun", 2, SIGTERM, false},
+                   Case{"alone", 0, SIGTERM, false}, Case{"interrupted", 0, SIGINT, false}};
+  std::map<int, std::int64_t> longest;  // by number of ranks
+  for (Case& c : cases) {
     {
-      BackgroundProgram program(c.ranks, arguments, directory_ / "log");
+      BackgroundProgram program(c.ranks, arguments(c.run, c.ranks, 100000), directory_ / "log");
       ASSERT_TRUE(wait_until(program, [&] { return steps_written(c.run) >= 5; })) << c.run;
       if (c.to_one_rank) {
         kill(program.rank_processes().back(), c.signal);
@@ -188,13 +206,23 @@ TEST_F(KillResume, StopSignalsSaveAndTheSameCommandGoesOn) {
       EXPECT_EQ(count(read_file(directory_ / "log"), "stopped by a signal"), 1) << c.run;
     }
     const std::int64_t stopped_at = steps_written(c.run);
-    EXPECT_LT(stopped_at, 60) << c.run;
     EXPECT_EQ(latest_step(c.run), stopped_at) << c.run;
-    const ProgramResult resumed = run_hysparse(c.ranks, arguments);
+    c.steps = stopped_at + 10;
+    longest[c.ranks] = std::max(longest[c.ranks], c.steps);
+    const ProgramResult resumed = run_hysparse(c.ranks, arguments(c.run, c.ranks, c.steps));
     EXPECT_EQ(resumed.status, 0) << c.run << ": " << resumed.errors;
-    EXPECT_NE(resumed.output.find(fmt::format("starts from step {} of", stopped_at)), std::string::npos)
-        << resumed.output;
-    expect_same_steps(metrics(c.run), metrics(c.ranks > 0 ? "unbroken" : "unbroken-alone"));
+    EXPECT_EQ(count(resumed.output, fmt::format("starts from step {} of", stopped_at)), 1) << resumed.output;
+  }
+  std::map<int, std::vector<Json>> unbroken;
+  for (const auto& [ranks, steps] : longest) {
+    const std::string run = fmt::format("unbroken{}", ranks);
+    ASSERT_EQ(run_hysparse(ranks, arguments(run, ranks, steps)).status, 0);
+    unbroken[ranks] = metrics(run);
+  }
+  for (const Case& c : cases) {
+    std::vector<Json> expected = unbroken[c.ranks];
+    expected.resize(static_cast<std::size_t>(c.steps));
+    expect_same_steps(metrics(c.run), expected);
   }
 }
 
