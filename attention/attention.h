@@ -20,7 +20,7 @@ struct AttentionShape {
 };
 
 /// The blocks each query token and group attends to, chosen by a full layer. Built once per hybrid block
-/// together with the inverse index that backward needs, and read by every follower.
+/// and read by every follower.
 struct BlockLists {
   std::int64_t block_size = 0;  ///< B, tokens
   Tensor blocks;  ///< i32 [S*T, G, K]: block indices within the sequence, ascending; the first `counts` count

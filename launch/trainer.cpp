@@ -78,6 +78,7 @@ void Trainer::run() {
 }
 
 StepReport Trainer::train_step() {
+  set_collective_context(fmt::format("step {}", progress_.step + 1));
   parameters_.zero_gradients();
   double loss_sum = 0;
   for (const Batch& batch : load_batches()) {

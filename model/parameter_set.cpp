@@ -23,13 +23,12 @@ ParameterSet::ParameterSet(const ModelConfig& config, const Mesh& mesh, int rank
 ParameterSet::ParameterSet(const std::vector<ParameterDeclaration>& declarations, const Mesh& mesh, int rank,
                            DType dtype, bool gradients)
     : dtype_(dtype),
-      dense_(MeshKind::dense, trainable(declarations), mesh, rank, dtype),
-      experts_(MeshKind::expert, trainable(declarations), mesh, rank, dtype) {
+      dense_(MeshKind::dense, trainable(declarations), mesh, rank, dtype, gradients),
+      experts_(MeshKind::expert, trainable(declarations), mesh, rank, dtype, gradients) {
   for (const ParameterDeclaration& d : declarations) {
     Entry& e = entries_.emplace_back(Entry{d, d.placement.local_box(d.shape, mesh, rank), {}});
     if (d.trainable) {
       e.parameter = (d.placement.mesh == MeshKind::dense ? dense_ : experts_).parameter(d.name);
-      if (!gradients) e.parameter.grad = Tensor();
     } else {
       e.parameter = {d.name, Tensor::zeros(e.box.shape, dtype), Tensor()};
     }

@@ -14,7 +14,7 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) {
 }  // namespace
 
 FlatBuffer::FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
-                       DType value_dtype)
+                       DType value_dtype, bool gradients)
     : kind_(kind), shards_(mesh.size(data_axis(kind))), shard_(mesh.coordinate(data_axis(kind), rank)) {
   const DType gradient_dtype = value_dtype == DType::f64 ? DType::f64 : DType::f32;
   const std::int64_t unit = Storage::alignment / std::min(dtype_size(value_dtype), dtype_size(gradient_dtype));
@@ -28,13 +28,15 @@ FlatBuffer::FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared
   }
   const std::int64_t total = round_up(end, unit * shards_);
   values_ = Tensor::zeros({total}, value_dtype);
-  gradients_ = Tensor::zeros({total}, gradient_dtype);
+  if (gradients) gradients_ = Tensor::zeros({total}, gradient_dtype);
 }
 
 Parameter FlatBuffer::parameter(std::size_t entry) const {
   const Entry& e = entries_.at(entry);
-  return {e.declared.name, values_.slice(e.begin, e.begin + e.numel).view(e.box.shape),
-          gradients_.slice(e.begin, e.begin + e.numel).view(e.box.shape)};
+  const auto view = [&](const Tensor& flat) {
+    return flat.defined() ? flat.slice(e.begin, e.begin + e.numel).view(e.box.shape) : Tensor();
+  };
+  return {e.declared.name, view(values_), view(gradients_)};
 }
 
 Parameter FlatBuffer::parameter(std::string_view name) const {

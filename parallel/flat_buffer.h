@@ -42,9 +42,10 @@ class FlatBuffer {
   };
 
   /// Lays out those of `declared` that lie on this kind of mesh and on the rank's stage, in their order. Values
-  /// (in value_dtype) and gradients (f64 for f64 values, else f32) are zero.
+  /// (in value_dtype) and gradients (f64 for f64 values, else f32) are zero. Without `gradients` (evaluation,
+  /// export) there are none: gradients() and the parameters' grad are undefined.
   FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
-             DType value_dtype);
+             DType value_dtype, bool gradients = true);
 
   MeshKind kind() const { return kind_; }
   const std::vector<Entry>& entries() const { return entries_; }

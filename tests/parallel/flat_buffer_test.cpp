@@ -31,6 +31,14 @@ TEST(FlatBuffer, HoldsThisKindAndStageInOrder) {
   EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(2, 2), mesh, 4, DType::f32).numel(), 0);
 }
 
+TEST(FlatBuffer, WithoutGradientsHoldsValuesAlone) {
+  const std::int64_t before = memory_use().live_bytes;
+  const FlatBuffer buffer(MeshKind::dense, parameters(), Mesh({}, 1), 0, DType::f32, false);
+  EXPECT_EQ(memory_use().live_bytes - before, buffer.values().bytes());
+  EXPECT_FALSE(buffer.parameter("matrix").grad.defined());
+  EXPECT_TRUE(buffer.parameter("matrix").value.defined());
+}
+
 TEST(FlatBuffer, ParametersAndShardsAreAlignedAndPlacesDoNotDependOnShards) {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
     const FlatBuffer one(MeshKind::dense, parameters(), Mesh({}, 1), 0, dtype);
