@@ -29,6 +29,10 @@ struct Batch {
   Tensor targets;  ///< i32 [S * T]: targets[s, t] follows inputs[s, t]
 };
 
+/// Windows [first, end) of a source as a batch of `rows` sequences; rows beyond `end` have inputs 0 and targets
+/// -1, which the loss ignores.
+Batch load_windows(WindowSource& source, std::int64_t first, std::int64_t end, std::int64_t rows);
+
 class Loader {
  public:
   /// `source` must outlive the loader. Throws Error when the batch sizes do not fit each other.
