@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention/cpu/attention.h"
+#include "attention/shared_group.h"
 #include "attention/target.h"
 #include "core/backend.h"
 
@@ -40,14 +41,14 @@ void check_inputs(const Var& q, const Var& k, const Var& v, const Parameter* sin
 /// Attention under any pattern, forward and backward. Keeps q, k, v, out and lse [S*T, H].
 Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& v,
            const cpu::KeyPattern& pattern, const Parameter* sinks, const AttentionShape& shape,
-           const BlockLists* chosen) {
+           const BlockLists* chosen, const Tensor& scores = {}) {
   check_inputs(q, k, v, sinks, shape);
   const cpu::AttentionSizes sizes = training_sizes(shape);
   const Var sink = sinks != nullptr ? tape.parameter(*sinks) : Var{};
   const Tensor value = Tensor::empty(q.shape(), q.value.dtype(), q.value.device());
   const Tensor lse = Tensor::empty({shape.tokens(), shape.num_heads}, q.value.dtype(), q.value.device());
   HYSPARSE_LAUNCH(tape.stream(), attention_forward, sizes, pattern, q.value, k.value, v.value, sink.value,
-                  value, lse, chosen);
+                  value, lse, chosen, scores);
   const Var out = tape.output(value, {q, k, v, sink});
   if (!out.requires_grad()) return out;
   tape.record(
@@ -80,15 +81,18 @@ BlockLists empty_block_lists(const SelectionConfig& selection, std::int64_t quer
 }
 
 FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const Var& v,
-                                   const AttentionShape& shape,
-                                   const std::optional<SelectionConfig>& selection) {
+                                   const AttentionShape& shape, const std::optional<SelectionConfig>& selection,
+                                   const SharedGroup& shared) {
   FullAttentionResult result;
+  Tensor scores;
   if (selection) {
     result.blocks =
         empty_block_lists(*selection, shape.tokens(), shape.num_kv_heads, shape.seq_len, q.value.device());
+    if (shared.ranks > 1) scores = empty_scores(*result.blocks, shape, q.value.dtype());
   }
   result.out = attend(tape, "full_attention", q, k, v, {.kind = cpu::KeyPattern::Kind::causal}, nullptr, shape,
-                      result.blocks ? &*result.blocks : nullptr);
+                      result.blocks ? &*result.blocks : nullptr, scores);
+  if (scores.defined()) choose_together(tape.stream(), scores, shape.seq_len, shared, *result.blocks);
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/tape.h"
+#include "parallel/communicator.h"
 
 namespace hysparse {
 
@@ -43,6 +44,13 @@ struct SelectionConfig {
 BlockLists empty_block_lists(const SelectionConfig& selection, std::int64_t query_rows,
                              std::int64_t num_kv_heads, std::int64_t keys, Device device);
 
+/// Where tp ranks outnumber the groups, ranks [first, first + ranks) of `tp` (the mates) hold heads of the same
+/// group, one group each: the oracle's maximum goes over all of them.
+struct SharedGroup {
+  Communicator* tp = nullptr;  ///< null: each group's heads are on one rank
+  int first = 0, ranks = 1;
+};
+
 struct FullAttentionResult {
   Var out;                           ///< [S*T, H*E]
   std::optional<BlockLists> blocks;  ///< when a selection was asked for
@@ -51,9 +59,12 @@ struct FullAttentionResult {
 /// out[t,h] = sum_{s<=t} softmax_s(q[t,h].k[s,g] / sqrt(E)) v[s,g], and on request the oracle's choice: the K
 /// visible blocks (first token <= t) with the largest max_{h in g, s in block} (logit - lse_h), ties to the
 /// lower index. q [S*T, H*E], k, v [S*T, G*E]. No T x T matrix: memory is O(T) per head.
+/// With `shared` (G = 1) and a selection, h goes over the heads of all mates, which get the same lists,
+/// bitwise: collective over shared.tp, two all_to_alls (scores [S*T, N] to the mate that chooses, lists back).
+/// K and V are this rank's copies; their gradients are those of its own heads.
 FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const Var& v,
-                                   const AttentionShape& shape,
-                                   const std::optional<SelectionConfig>& selection);
+                                   const AttentionShape& shape, const std::optional<SelectionConfig>& selection,
+                                   const SharedGroup& shared = {});
 
 /// Attention over the tokens s <= t of t's chosen blocks, with the sink logit sinks[h] (f32/f64 [H], may be
 /// null) in the denominator: p_s = exp(l_s) / (sum exp(l) + exp(sink_h)). A row that sees nothing gives zeros.

@@ -56,6 +56,11 @@ Saved Tape::save(const Tensor& tensor) const {
 
 void Tape::record(const char* name, std::initializer_list<Var> outputs, Closure input_grad,
                   Closure weight_grad) {
+  record(name, std::span<const Var>(outputs.begin(), outputs.size()), std::move(input_grad),
+         std::move(weight_grad));
+}
+
+void Tape::record(const char* name, std::span<const Var> outputs, Closure input_grad, Closure weight_grad) {
   if (!recording()) return;
   Record r{name, {}, std::move(input_grad), std::move(weight_grad)};
   for (const Var& v : outputs) {

@@ -93,6 +93,7 @@ class Tape {
 
   const Stream& stream() const { return stream_; }
   bool recording() const { return options_.recording; }
+  const TapeOptions& options() const { return options_; }
 
   /// A tensor that gets no gradient.
   Var constant(Tensor value) const { return {std::move(value), nullptr}; }
@@ -112,6 +113,8 @@ class Tape {
   /// nothing when no output wants a gradient. `name` is for messages.
   void record(const char* name, std::initializer_list<Var> outputs, Closure input_grad,
               Closure weight_grad = {});
+  /// The same for any number of outputs.
+  void record(const char* name, std::span<const Var> outputs, Closure input_grad, Closure weight_grad = {});
 
   /// A scalar to differentiate and the gradient of the objective with respect to it.
   struct Root {

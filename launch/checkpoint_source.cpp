@@ -21,9 +21,8 @@ class CheckpointSource final : public ModelSource {
   void load(ParameterSet& parameters) const override {
     CheckpointReader reader(directory_);
     std::vector<TensorInfo> expected;
-    for (const ParameterSet::Entry& e : parameters.entries()) {
-      expected.push_back({e.declaration.name, e.declaration.shape, parameters.dtype()});
-    }
+    for (const ParameterDeclaration& d : parameters.declarations())
+      expected.push_back({d.name, d.shape, parameters.dtype()});
     reader.require(expected);
     for (const ParameterSet::Entry& e : parameters.entries())
       reader.read(e.declaration.name, e.box, e.parameter.value);

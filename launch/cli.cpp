@@ -16,7 +16,7 @@ std::string main_help() {
       "usage: hysparse COMMAND [options]      (train also under mpirun -np N)\n\n"
       "commands:\n";
   for (const CommandName& command : command_names()) {
-    if (command.there) text += fmt::format("  {:<12} {}\n", command.name, command.summary);
+    if (command.there && !command.hidden) text += fmt::format("  {:<12} {}\n", command.name, command.summary);
   }
   text += "\nnot there yet (README, Status):\n ";
   for (const CommandName& command : command_names()) {
@@ -65,6 +65,8 @@ struct Dispatch {
   int operator()(const EvalOptions& options) const { return commands.eval(runtime, options); }
   int operator()(const ExportOptions& options) const { return commands.export_model(runtime, options); }
   int operator()(const GenerateOptions& options) const { return commands.generate(runtime, options); }
+  int operator()(const VerifyOptions& options) const { return commands.verify(runtime, options); }
+  int operator()(const VerifyLayoutOptions& options) const { return commands.verify_layout(runtime, options); }
 };
 
 int parse_and_run(Runtime& runtime, const std::vector<std::string>& arguments, const Commands& commands) {
@@ -83,7 +85,7 @@ void flush_output() {
 ParsedCommand parse_command_line(const std::vector<std::string>& arguments) {
   std::vector<std::string> there;
   for (const CommandName& command : command_names()) {
-    if (command.there) there.push_back(command.name);
+    if (command.there && !command.hidden) there.push_back(command.name);
   }
   if (arguments.empty()) {
     throw_error("a command is needed: {} (hysparse --help says more)", fmt::join(there, ", "));
@@ -96,14 +98,12 @@ ParsedCommand parse_command_line(const std::vector<std::string>& arguments) {
   std::vector<std::string> all;
   for (const CommandName& command : command_names()) {
     if (command.name == name && !command.there) throw_error("{}: not there yet; see README, Status", name);
-    all.push_back(command.name);
+    if (command.name == name) return parse_options(name, {arguments.begin() + 1, arguments.end()});
+    if (!command.hidden) all.push_back(command.name);
   }
-  if (std::find(there.begin(), there.end(), name) == there.end()) {
-    const auto near = nearest_name(name, all);
-    throw_error("{}: unknown command{}", name,
-                near ? suggestion(near) : "; one of " + fmt::format("{}", fmt::join(there, ", ")));
-  }
-  return parse_options(name, {arguments.begin() + 1, arguments.end()});
+  const auto near = nearest_name(name, all);
+  throw_error("{}: unknown command{}", name,
+              near ? suggestion(near) : "; one of " + fmt::format("{}", fmt::join(there, ", ")));
 }
 
 int run_program(Runtime& runtime, const std::vector<std::string>& arguments, const Commands& commands) {

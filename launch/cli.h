@@ -15,8 +15,8 @@ struct PrintText {
   std::string text;
 };
 
-using ParsedCommand =
-    std::variant<PrintText, TrainOptions, PrepareConfig, EvalOptions, ExportOptions, GenerateOptions>;
+using ParsedCommand = std::variant<PrintText, TrainOptions, PrepareConfig, EvalOptions, ExportOptions,
+                                   GenerateOptions, VerifyOptions, VerifyLayoutOptions>;
 
 /// `arguments` without the program's name. Throws Error, one problem per mistake, naming the option, the value,
 /// what is allowed and the nearest valid name.
@@ -29,6 +29,8 @@ struct Commands {
   std::function<int(Runtime&, const EvalOptions&)> eval;
   std::function<int(Runtime&, const ExportOptions&)> export_model;
   std::function<int(Runtime&, const GenerateOptions&)> generate;
+  std::function<int(Runtime&, const VerifyOptions&)> verify;
+  std::function<int(Runtime&, const VerifyLayoutOptions&)> verify_layout;
 };
 
 /// Parses, runs, and returns the exit status: 0 done, 1 failed while running, 2 bad usage, config or input.

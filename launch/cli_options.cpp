@@ -228,6 +228,40 @@ ParsedCommand parse_generate(Options& o, const std::vector<std::string>& argumen
   return generate;
 }
 
+ParsedCommand parse_verify(Options& o, const std::vector<std::string>& arguments) {
+  VerifyOptions verify;
+  o.text("CONFIG.yaml", "FILE", verify.config,
+         "the configuration; without data.train it is verified on random tokens", true);
+  o.list("OVERRIDE", "key.path=value", verify.overrides, "overrides of single keys; the value is YAML");
+  o.text("--layouts", "all|quick|LIST", verify.layouts,
+         "every layout that fits, a dozen, or a list like \"tp=2,sp,pp=2;dp=4,ep=2,recompute=layer\" [quick]");
+  constexpr int most_ranks = 1024;
+  o.integer("--np", verify.np, 1, most_ranks, "ranks that a layout may have [8]");
+  o.integer("--steps", verify.steps, 1, no_limit, "steps to train and compare [5]");
+  o.number("--timeout", verify.timeout_s, 1, std::numeric_limits<double>::max(), "a number of at least 1",
+           "seconds that one layout may take [300]");
+  o.flag("--json", verify.json, "print one JSON object, with the traffic of the last step");
+  o.footer(
+      "\nTrains one rank and each layout on the same data from the same values and compares losses, gradient "
+      "norms\nand the gradients of step 1. Starts mpirun itself. Exit status 1 when a layout is not equal to "
+      "one "
+      "rank.\nNames in a layout: tp, sp (sequence parallelism), pp, interleaved[=chunks], dp, ep, etp, "
+      "recompute=selective|layer.\ntrain.dtype=fp64 tells rounding from error.\n");
+  if (auto help = o.parse(arguments)) return PrintText{*help};
+  o.finish();
+  return verify;
+}
+
+ParsedCommand parse_verify_layout(Options& o, const std::vector<std::string>& arguments) {
+  VerifyLayoutOptions layout;
+  o.text("CONFIG.yaml", "FILE", layout.config, "the configuration", true);
+  o.list("OVERRIDE", "key.path=value", layout.overrides, "overrides of single keys; the value is YAML");
+  o.text("--output", "DIR", layout.output, "directory for what the run found", true);
+  if (auto help = o.parse(arguments)) return PrintText{*help};
+  o.finish();
+  return layout;
+}
+
 ParsedCommand parse_config_docs(Options& o, const std::vector<std::string>& arguments) {
   if (auto help = o.parse(arguments)) return PrintText{*help};
   o.finish();
@@ -243,11 +277,12 @@ const std::vector<CommandName>& command_names() {
       {"eval", "loss of a checkpoint or export on tokens"},
       {"export", "write a checkpoint as safetensors in the Hugging Face layout"},
       {"generate", "continue a prompt"},
+      {"verify", "compare losses and gradients of layouts with one rank"},
       {"config-docs", "print docs/config.md: every key of the config"},
+      {"verify-layout", "one layout's run, which verify starts", true, true},
       {"import", "", false},
       {"plan", "", false},
       {"sweep", "", false},
-      {"verify", "", false},
       {"bench", "", false},
       {"report", "", false},
       {"data", "", false},
@@ -260,8 +295,14 @@ const std::vector<CommandName>& command_names() {
 ParsedCommand parse_options(const std::string& command, const std::vector<std::string>& arguments) {
   using Parse = ParsedCommand (*)(Options&, const std::vector<std::string>&);
   static const std::vector<std::pair<std::string, Parse>> parsers = {
-      {"train", parse_train},   {"prepare", parse_prepare},   {"eval", parse_eval},
-      {"export", parse_export}, {"generate", parse_generate}, {"config-docs", parse_config_docs},
+      {"train", parse_train},
+      {"prepare", parse_prepare},
+      {"eval", parse_eval},
+      {"export", parse_export},
+      {"generate", parse_generate},
+      {"verify", parse_verify},
+      {"verify-layout", parse_verify_layout},
+      {"config-docs", parse_config_docs},
   };
   const auto found =
       std::find_if(parsers.begin(), parsers.end(), [&](const auto& p) { return p.first == command; });

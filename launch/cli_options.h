@@ -11,7 +11,8 @@ namespace hysparse {
 struct CommandName {
   std::string name;
   std::string summary;
-  bool there = true;  ///< false: planned, and refused
+  bool there = true;    ///< false: planned, and refused
+  bool hidden = false;  ///< for the program itself: not in help texts and messages
 };
 
 /// Every command, in the order of the help text.

@@ -1,6 +1,7 @@
 /// The commands of the program: what the command line hands to each, and where each begins. Every rank calls
-/// its command with the same options. A command returns the exit status 0, or throws: Error for what the user
-/// got wrong (status 2), anything else for what failed while running (status 1).
+/// its command with the same options. A command returns the exit status (0, or 1 when what it was to check does
+/// not hold), or throws: Error for what the user got wrong (status 2), anything else for what failed while
+/// running (status 1).
 ///
 /// Across ranks, work that can fail by the user's mistake runs inside runtime.agree(), so that the problems
 /// come once and no rank is left waiting; an Error that one rank throws elsewhere ends every rank at once.
@@ -53,10 +54,32 @@ struct GenerateOptions {
   bool report_kv = false;  ///< print the cache's bytes by layer kind
 };
 
+/// verify CONFIG.yaml --layouts all|quick|"tp=2,pp=2;dp=4" [key.path=value ...]
+struct VerifyOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string layouts = "quick";
+  int np = 8;              ///< ranks that a layout may have
+  std::int64_t steps = 5;  ///< to train and compare
+  double timeout_s = 300;  ///< of one layout's run
+  bool json = false;
+};
+
+/// verify-layout CONFIG.yaml --output DIR [key.path=value ...]: one layout's run, which verify starts under
+/// mpirun.
+struct VerifyLayoutOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string output;  ///< directory for launch/verify_result.h
+};
+
 int run_train(Runtime& runtime, const TrainOptions& options);
 int run_prepare(Runtime& runtime, const PrepareConfig& options);
 int run_eval(Runtime& runtime, const EvalOptions& options);
 int run_export(Runtime& runtime, const ExportOptions& options);
 int run_generate(Runtime& runtime, const GenerateOptions& options);
+/// Returns 1 when a layout is not equal to one rank.
+int run_verify(Runtime& runtime, const VerifyOptions& options);
+int run_verify_layout(Runtime& runtime, const VerifyLayoutOptions& options);
 
 }  // namespace hysparse

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "launch/config.h"
+#include "launch/model_layout.h"
 #include "launch/schema.h"
 
 namespace hysparse {
@@ -122,17 +123,7 @@ void check_model(const RunConfig& config, Checker& checker) {
 
 void check_not_there_yet(const RunConfig& config, Checker& checker) {
   const RunConfig::Parallel& p = config.parallel;
-  checker.not_there_yet(p.mesh.tp > 1, "parallel.tp", "tensor parallelism is not there yet; must be 1");
-  checker.not_there_yet(p.mesh.pp > 1, "parallel.pp", "pipeline parallelism is not there yet; must be 1");
   checker.not_there_yet(p.mesh.cp > 1, "parallel.cp", "context parallelism is not there yet; must be 1");
-  checker.not_there_yet(p.mesh.etp > 1, "parallel.etp",
-                        "tensor parallelism inside experts is not there yet; must be 1");
-  checker.not_there_yet(p.sequence_parallel, "parallel.sequence_parallel",
-                        "sequence parallelism is not there yet; must be false");
-  checker.not_there_yet(p.schedule == RunConfig::PipelineSchedule::interleaved, "parallel.schedule",
-                        "pipeline parallelism is not there yet; must be 1f1b");
-  checker.not_there_yet(p.virtual_stages > 1, "parallel.virtual_stages",
-                        "pipeline parallelism is not there yet; must be 1");
   checker.not_there_yet(p.grad_reduce_dtype == RunConfig::ReduceDType::bf16, "parallel.grad_reduce_dtype",
                         "reducing gradients in bf16 is not there yet; must be fp32");
   checker.not_there_yet(p.share_gpu, "parallel.share_gpu", "this build has no GPU backend; must be false");
@@ -144,29 +135,81 @@ void check_not_there_yet(const RunConfig& config, Checker& checker) {
   checker.not_there_yet(
       config.train.dtype == RunConfig::DTypeChoice::bf16 && config.train.device == RunConfig::DeviceChoice::cpu,
       "train.dtype", "bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto");
-  checker.not_there_yet(config.train.recompute != RunConfig::Recompute::none, "train.recompute",
-                        "recomputation is not there yet; must be none");
   checker.not_there_yet(config.optim.name == RunConfig::Optimizer::muon, "optim.name",
                         "Muon is not there yet; must be adamw");
 }
 
+/// "one of 1, 2, 4": the divisors of a number.
+std::string divisors_of(std::int64_t number) {
+  std::vector<std::int64_t> divisors;
+  for (std::int64_t d = 1; d <= number; ++d) {
+    if (number % d == 0) divisors.push_back(d);
+  }
+  return fmt::format("one of {}", fmt::join(divisors, ", "));
+}
+
 void check_experts(const RunConfig& config, Checker& checker) {
-  const int ep = config.parallel.mesh.ep;
+  const MeshConfig& mesh = config.parallel.mesh;
   if (!config.model.moe) {
-    checker.require(ep == 1, {"parallel.ep", "model.moe"},
-                    "the model has no experts (model.moe is absent); must be 1");
-    checker.require(!config.train.balanced_routing, {"train.balanced_routing", "model.moe"},
-                    "the model has no experts (model.moe is absent); must be false");
+    const std::string absent = "the model has no experts (model.moe is absent); must be ";
+    checker.require(mesh.ep == 1, {"parallel.ep", "model.moe"}, absent + "1");
+    checker.require(mesh.etp == 1, {"parallel.etp", "model.moe"}, absent + "1");
+    checker.require(!config.train.balanced_routing, {"train.balanced_routing", "model.moe"}, absent + "false");
     return;
   }
-  const std::int64_t experts = config.model.moe->num_experts;
-  std::vector<std::int64_t> divisors;
-  for (std::int64_t d = 1; d <= experts; ++d) {
-    if (experts % d == 0) divisors.push_back(d);
-  }
+  const std::int64_t experts = config.model.moe->num_experts, width = config.model.moe->intermediate_size;
+  checker.require(mesh.ep >= 1 && experts % mesh.ep == 0, {"parallel.ep", "model.moe.num_experts"},
+                  fmt::format("must divide model.moe.num_experts ({}): {}", experts, divisors_of(experts)));
+  checker.require(mesh.etp >= 1 && width % mesh.etp == 0, {"parallel.etp", "model.moe.intermediate_size"},
+                  fmt::format("must divide model.moe.intermediate_size ({}): {}", width, divisors_of(width)));
+}
+
+/// What tp ranks share: heads, groups, vocabulary, widths, and with sequence parallelism the tokens.
+void check_tensor_parallel(const RunConfig& config, Checker& checker) {
+  const ModelConfig& m = config.model;
+  const std::int64_t tp = config.parallel.mesh.tp;
+  if (tp < 2) return;
+  const auto divides = [&](std::int64_t number, const std::string& key, const std::string& what) {
+    checker.require(number % tp == 0, {"parallel.tp", key},
+                    fmt::format("must divide {} ({}): {}", what, number, divisors_of(number)));
+  };
+  divides(m.num_heads, "model.num_heads", "model.num_heads");
+  if (m.vocab_size % 64 == 0) divides(m.vocab_size, "model.vocab_size", "model.vocab_size");
   checker.require(
-      experts % ep == 0, {"parallel.ep", "model.moe.num_experts"},
-      fmt::format("must divide model.moe.num_experts ({}): one of {}", experts, fmt::join(divisors, ", ")));
+      m.num_kv_heads % tp == 0 || tp % m.num_kv_heads == 0, {"parallel.tp", "model.num_kv_heads"},
+      fmt::format("must divide model.num_kv_heads ({0}), or be a multiple of it ({0} groups are then "
+                  "held by several ranks each)",
+                  m.num_kv_heads));
+  bool dense = false;
+  for (std::int64_t i = 0; i < m.num_layers(); ++i) dense = dense || !m.is_moe(i);
+  if (dense) divides(m.intermediate_size, "model.intermediate_size", "model.intermediate_size");
+  if (m.moe && m.moe->shared_experts > 0) {
+    divides(m.moe->shared_experts * m.moe->intermediate_size, "model.moe.intermediate_size",
+            "model.moe.shared_experts * model.moe.intermediate_size");
+  }
+  if (config.parallel.sequence_parallel) {
+    checker.require(config.train.seq_len % tp == 0, {"train.seq_len", "parallel.tp"},
+                    fmt::format("parallel.sequence_parallel needs a multiple of parallel.tp ({}); nearest: {}",
+                                tp, nearest_multiples(config.train.seq_len, tp)));
+  }
+}
+
+void check_pipeline(const RunConfig& config, Checker& checker) {
+  const RunConfig::Parallel& p = config.parallel;
+  const bool interleaved = p.schedule == RunConfig::PipelineSchedule::interleaved;
+  checker.require(p.virtual_stages == 1 || (interleaved && p.mesh.pp > 1),
+                  {"parallel.virtual_stages", "parallel.schedule", "parallel.pp"},
+                  "several chunks per stage are for parallel.schedule: interleaved with parallel.pp above 1; "
+                  "else it must be 1");
+  const std::vector<std::string> keys = {"parallel.pp",       "parallel.virtual_stages", "model.hybrid_ratio",
+                                         "model.layer_types", "model.num_layers",        "train.seq_len"};
+  if (!checker.usable(keys) || !checker.problems.empty() || p.mesh.pp < 1 || p.virtual_stages < 1) return;
+  try {
+    model_layout(config);
+  } catch (const Error& e) {
+    for (const std::string& problem : e.problems())
+      checker.problems.push_back(checker.where("parallel.pp") + problem);
+  }
 }
 
 /// The mesh and the batch: rules about the number of ranks. Sizes that are refused above are not judged again.
@@ -174,14 +217,16 @@ void check_layout(const RunConfig& config, std::optional<int> world, Checker& ch
   const MeshConfig& mesh = config.parallel.mesh;
   const std::vector<std::string> mesh_keys = {"parallel.tp", "parallel.pp", "parallel.cp", "parallel.ep",
                                               "parallel.etp"};
-  const bool sizes_usable =
-      checker.usable(mesh_keys) && mesh.tp == 1 && mesh.pp == 1 && mesh.cp == 1 && mesh.etp == 1;
+  bool sizes_usable = checker.usable(mesh_keys) && mesh.cp == 1;
+  for (const int size : {mesh.tp, mesh.pp, mesh.ep, mesh.etp}) sizes_usable = sizes_usable && size >= 1;
   if (world && sizes_usable) {
     try {
       Mesh(mesh, *world);
     } catch (const Error& e) {
-      for (const std::string& problem : e.problems())
-        checker.problems.push_back(checker.where("parallel.ep") + problem);
+      std::string where;  // of the first size that was given
+      for (const std::string& key : mesh_keys) where = where.empty() ? checker.where(key) : where;
+      for (const std::string& problem : e.problems()) checker.problems.push_back(where + problem);
+      return;  // dp is not a whole number
     }
   }
   const std::vector<std::string> batch_keys = {"train.global_batch_size", "train.micro_batch_size"};
@@ -227,6 +272,8 @@ std::vector<std::string> validate(const RunConfig& config, std::optional<int> wo
   check_model(config, checker);
   check_not_there_yet(config, checker);
   check_experts(config, checker);
+  check_tensor_parallel(config, checker);
+  check_pipeline(config, checker);
   check_layout(config, world, checker);
   return checker.problems;
 }

@@ -92,7 +92,7 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
   with_key("--data", [&] { require_ids(*tokens, count * options.seq_len + 1, loaded.source().config()); });
   const Evaluation result =
-      evaluate(loaded.model(), windows, count, loaded.stream(), loaded.alone(), options.grads.has_value());
+      evaluate(loaded.model(), windows, count, loaded.stream(), options.grads.has_value());
   if (options.grads) write_gradients(loaded, *options.grads, dtype);
   if (options.json) {
     const nlohmann::ordered_json line{{"loss", result.loss},           {"tokens", result.tokens},

@@ -8,7 +8,7 @@
 namespace hysparse {
 
 Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
-                    Communicator& ep, bool gradients) {
+                    bool gradients) {
   const std::int64_t seq_len = source.seq_len();
   // As many windows at once as make a batch of about this many tokens.
   constexpr std::int64_t batch_tokens = 2048;
@@ -20,7 +20,7 @@ Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windo
     const std::int64_t sequences = std::min(most, windows - first);
     const Batch batch = load_windows(source, first, windows, sequences);
     Tape tape(stream, {.recording = gradients});
-    const LossResult result = model.loss(tape, batch.inputs, batch.targets, sequences, seq_len, ep);
+    const LossResult result = model.loss(tape, {batch.inputs, batch.targets, sequences, seq_len});
     if (gradients) tape.backward(std::vector<Tape::Root>{{result.loss_sum, mean}});
     loss_sum += result.loss;
     total.tokens += result.targets;

@@ -15,9 +15,9 @@ struct Evaluation {
 };
 
 /// The first `windows` windows of `source`, one after another, on one rank. With `gradients`, d(mean
-/// loss)/d(parameter) adds to the gradient buffers of the model's parameters. `ep`: a group of one. Throws
+/// loss)/d(parameter) adds to the gradient buffers of the model's parameters. Throws
 /// Error for an id outside the model's vocabulary.
 Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
-                    Communicator& ep, bool gradients);
+                    bool gradients);
 
 }  // namespace hysparse

@@ -1,5 +1,7 @@
 #include "launch/expert_balance.h"
 
+#include <algorithm>
+
 #include "moe/balancing.h"
 
 namespace hysparse {
@@ -10,37 +12,45 @@ ExpertBalance::ExpertBalance(const ModelConfig& config, const ParameterSet& para
   bias_update_rate_ = config.moe->bias_update_rate;
   for (std::int64_t i = 0; i < config.num_layers(); ++i) {
     if (!config.is_moe(i)) continue;
+    const std::string prefix = fmt::format("model.layers.{}.mlp.gate.", i);
+    if (parameters.find(prefix + "weight") != nullptr)
+      own_.push_back({layers_.size(), parameters.find(prefix + "e_score_correction_bias")});
     layers_.push_back(i);
-    biases_.push_back(parameters.find(fmt::format("model.layers.{}.mlp.gate.e_score_correction_bias", i)));
   }
   counts_ = Tensor::zeros({static_cast<std::int64_t>(layers_.size()) + 1, num_experts_}, DType::i64);
 }
 
 void ExpertBalance::add(const std::vector<RoutingLoad>& loads) {
-  HYSPARSE_CHECK(loads.size() == layers_.size(), "{} loads for {} layers", loads.size(), layers_.size());
-  for (std::size_t i = 0; i < loads.size(); ++i) {
-    std::int64_t* row = counts_.data<std::int64_t>() + static_cast<std::int64_t>(i) * num_experts_;
-    const std::int64_t* load = loads[i].expert_counts.data<std::int64_t>();
-    for (std::int64_t e = 0; e < num_experts_; ++e) row[e] += load[e];
-    counts_.data<std::int64_t>()[static_cast<std::int64_t>(layers_.size()) * num_experts_] += loads[i].dropped;
+  for (const RoutingLoad& load : loads) {
+    const auto at = std::find(layers_.begin(), layers_.end(), load.layer);
+    HYSPARSE_CHECK(at != layers_.end(), "layer {}", load.layer);
+    std::int64_t* row = counts_.data<std::int64_t>() + (at - layers_.begin()) * num_experts_;
+    const std::int64_t* counts = load.expert_counts.data<std::int64_t>();
+    for (std::int64_t e = 0; e < num_experts_; ++e) row[e] += counts[e];
+    counts_.data<std::int64_t>()[static_cast<std::int64_t>(layers_.size()) * num_experts_] += load.dropped;
   }
 }
 
-ExpertBalance::Load ExpertBalance::finish_step(Communicator& data, bool frozen) {
+ExpertBalance::Load ExpertBalance::finish_step(const ProcessGroups& groups, bool frozen) {
   Load load;
   if (layers_.empty()) return load;
-  data.all_reduce(counts_);
+  groups.stage->all_reduce(counts_);
   const auto rows = static_cast<std::int64_t>(layers_.size());
-  std::int64_t assignments = 0;
-  for (std::int64_t i = 0; i < rows; ++i) {
+  // max over mean of each layer, assignments, dropped: each in the place of its own, from one rank of its stage
+  const Tensor figures = Tensor::zeros({rows + 2}, DType::f64);
+  double* f = figures.data<double>();
+  for (const OwnLayer& own : own_) {
+    const auto i = static_cast<std::int64_t>(own.index);
     const Tensor counts = counts_.slice(i, i + 1).view({num_experts_});
-    load.layers.push_back({layers_[static_cast<std::size_t>(i)], load_metrics(counts, 0).max_over_mean});
-    for (std::int64_t e = 0; e < num_experts_; ++e) assignments += counts.data<std::int64_t>()[e];
-    const Parameter* bias = biases_[static_cast<std::size_t>(i)];
-    if (bias != nullptr && !frozen) update_correction_bias(bias->value, counts, bias_update_rate_);
+    f[i] = load_metrics(counts, 0).max_over_mean;
+    for (std::int64_t e = 0; e < num_experts_; ++e)
+      f[rows] += static_cast<double>(counts.data<std::int64_t>()[e]);
+    if (own.bias != nullptr && !frozen) update_correction_bias(own.bias->value, counts, bias_update_rate_);
   }
-  const std::int64_t dropped = counts_.data<std::int64_t>()[rows * num_experts_];
-  if (assignments > 0) load.dropped = static_cast<double>(dropped) / static_cast<double>(assignments);
+  f[rows + 1] = static_cast<double>(counts_.data<std::int64_t>()[rows * num_experts_]);
+  groups.pp->all_reduce(figures);
+  for (std::int64_t i = 0; i < rows; ++i) load.layers.push_back({layers_[static_cast<std::size_t>(i)], f[i]});
+  if (f[rows] > 0) load.dropped = f[rows + 1] / f[rows];
   counts_.zero_();
   return load;
 }

@@ -8,16 +8,16 @@
 
 #include "model/model.h"
 #include "model/parameter_set.h"
-#include "parallel/communicator.h"
+#include "parallel/process_group.h"
 
 namespace hysparse {
 
 class ExpertBalance {
  public:
-  /// `parameters` must outlive the balance. Models without MoE layers are fine.
+  /// `parameters` must outlive the balance. Models without MoE layers are fine, and stages without.
   ExpertBalance(const ModelConfig& config, const ParameterSet& parameters);
 
-  /// Adds one micro-batch's counts.
+  /// Adds the counts of this rank's tokens.
   void add(const std::vector<RoutingLoad>& loads);
 
   struct LayerLoad {
@@ -25,19 +25,24 @@ class ExpertBalance {
     double max_over_mean = 1;  ///< largest expert load over the mean
   };
   struct Load {
-    std::vector<LayerLoad> layers;
-    double dropped = 0;  ///< fraction of assignments dropped by the capacity
+    std::vector<LayerLoad> layers;  ///< every MoE layer of the model, on every rank
+    double dropped = 0;             ///< fraction of assignments dropped by the capacity
   };
-  /// Sums the counts over `data` (the ranks that saw other tokens), moves the biases unless `frozen` (bias_e +=
-  /// u * sign(mean - load_e)), forgets the counts. Collective.
-  Load finish_step(Communicator& data, bool frozen);
+  /// Sums the counts over the ranks of the stage, moves the biases of its layers unless `frozen` (bias_e += u *
+  /// sign(mean - load_e)), forgets the counts, brings the stages' figures together. Collective.
+  Load finish_step(const ProcessGroups& groups, bool frozen);
 
  private:
+  struct OwnLayer {
+    std::size_t index;      // among the model's MoE layers
+    const Parameter* bias;  // null where there is none
+  };
+
   std::int64_t num_experts_ = 0;
   double bias_update_rate_ = 0;
-  std::vector<std::int64_t> layers_;
-  std::vector<const Parameter*> biases_;  // null where there is none
-  Tensor counts_;  // i64 [layers + 1, X]; the last row holds dropped assignments in column 0
+  std::vector<std::int64_t> layers_;  // MoE layers of the model
+  std::vector<OwnLayer> own_;         // those of this stage
+  Tensor counts_;  // i64 [MoE layers of the model + 1, X]; the last row holds dropped assignments in column 0
 };
 
 }  // namespace hysparse

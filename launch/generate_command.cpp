@@ -77,7 +77,7 @@ int run_generate(Runtime& runtime, const GenerateOptions& options) {
 
   const auto capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
   require_memory(config, capacity, options.max_tokens);
-  Decoder decoder(loaded.model(), loaded.stream(), loaded.alone(), DType::f32, capacity);
+  Decoder decoder(loaded.model(), loaded.stream(), DType::f32, capacity);
   Tensor logits;
   for (const std::int32_t id : prompt) logits = decoder.step(id);
 

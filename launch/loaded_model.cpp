@@ -10,7 +10,6 @@ LoadedModel::LoadedModel(const std::string& path, DType dtype, bool gradients)
   parameters_ = std::make_unique<ParameterSet>(source_->config(), Mesh(MeshConfig{}, 1), 0, dtype, gradients);
   source_->load(*parameters_);
   model_ = std::make_unique<Model>(source_->config(), *parameters_);
-  alone_ = local_communicator("ep");
 }
 
 void require_one_rank(Runtime& runtime, const char* command) {

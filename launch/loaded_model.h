@@ -7,7 +7,6 @@
 #include "core/thread_pool.h"
 #include "launch/model_source.h"
 #include "model/model.h"
-#include "parallel/communicator.h"
 #include "parallel/process_group.h"
 
 namespace hysparse {
@@ -22,14 +21,12 @@ class LoadedModel {
   const Model& model() const { return *model_; }
   const ParameterSet& parameters() const { return *parameters_; }
   Stream stream() { return {Device{}, &pool_, nullptr}; }
-  Communicator& alone() { return *alone_; }
 
  private:
   ThreadPool pool_;
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<ParameterSet> parameters_;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<Communicator> alone_;
 };
 
 /// Throws Error when there is more than one rank: eval, generate and export run on one. Collective.

@@ -10,11 +10,13 @@ int main(int argc, char** argv) {
   using namespace hysparse;
   keep_freed_memory();
   // Before MPI starts: mpirun can hang over a rank that a signal ends there.
-  if (argc > 1 && std::string_view(argv[1]) == "train") watch_stop_signals();
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  if (command == "train" || command == "verify") watch_stop_signals();
   try {
     Runtime runtime(&argc, &argv);
-    return run_program(runtime, {argv + 1, argv + argc},
-                       {run_train, run_prepare, run_eval, run_export, run_generate});
+    return run_program(
+        runtime, {argv + 1, argv + argc},
+        {run_train, run_prepare, run_eval, run_export, run_generate, run_verify, run_verify_layout});
   } catch (const std::exception& e) {  // MPI did not start
     fmt::print(stderr, "hysparse: error: {}\n", e.what());
     return 1;

@@ -1,9 +1,11 @@
 #include "launch/model_source.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
+#include "checkpoint/region.h"
 #include "checkpoint/safetensors.h"
 #include "core/error.h"
 #include "launch/checkpoint_source.h"
@@ -42,9 +44,7 @@ class ExportSource final : public ModelSource {
   }
 
   void load(ParameterSet& parameters) const override {
-    std::vector<ParameterDeclaration> declarations;
-    for (const ParameterSet::Entry& entry : parameters.entries()) declarations.push_back(entry.declaration);
-    require(declarations, "the model has");
+    require(parameters.declarations(), "the model has");
     for (const ParameterSet::Entry& entry : parameters.entries()) {
       for (const ExportName& e : export_names({&entry.declaration, 1})) load_one(entry, e);
     }
@@ -80,19 +80,28 @@ class ExportSource final : public ModelSource {
                        e.shape.str());
   }
 
-  /// The parameter (or one expert of it) where its box says so; dims other than the first are whole in every
-  /// layout so far.
+  /// This rank's box of the parameter (or of one expert of it).
   void load_one(const ParameterSet::Entry& entry, const ExportName& e) const {
-    const DType dtype = entry.parameter.value.dtype();
-    if (e.expert < 0) {
-      HYSPARSE_CHECK(entry.box.shape == entry.declaration.shape, "{} is split: {}", e.name,
-                     entry.box.shape.str());
-      entry.parameter.value.copy_from(weights_.read(e.name, dtype));
-      return;
-    }
+    const Tensor& value = entry.parameter.value;
+    if (e.expert < 0) return copy_box(weights_.read(e.name, value.dtype()), entry.box, value);
     const std::int64_t local = e.expert - entry.box.offset[0];
     if (local < 0 || local >= entry.box.shape[0]) return;
-    entry.parameter.value.slice(local, local + 1).view(e.shape).copy_from(weights_.read(e.name, dtype));
+    const Box box{without_first(entry.box.offset), without_first(entry.box.shape)};
+    copy_box(weights_.read(e.name, value.dtype()), box, value.slice(local, local + 1).view(box.shape));
+  }
+
+  static void copy_box(const Tensor& whole, const Box& box, const Tensor& out) {
+    dispatch_float(out.dtype(), [&]<class T>() {
+      for_each_run(whole_box(whole.shape()), box, box, [&](const ElementRun& run) {
+        std::copy_n(whole.data<T>() + run.source, run.count, out.data<T>() + run.target);
+      });
+    });
+  }
+
+  static Shape without_first(const Shape& shape) {
+    Shape rest;
+    for (int d = 1; d < shape.rank(); ++d) rest.push_back(shape[d]);
+    return rest;
   }
 
   SafetensorsReader weights_;

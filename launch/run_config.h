@@ -11,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "model/config.h"
+#include "model/layout.h"
 #include "parallel/mesh.h"
 
 namespace hysparse {
@@ -55,7 +56,7 @@ struct RunConfig {
   enum class DeviceChoice { automatic, cpu, cuda };        ///< never automatic after loading
   enum class DTypeChoice { automatic, fp64, fp32, bf16 };  ///< never automatic after loading
   enum class Nonfinite { skip, stop };
-  enum class Recompute { none, selective, layer };
+  using Recompute = hysparse::Recompute;
   struct Train {
     DeviceChoice device = DeviceChoice::automatic;
     DTypeChoice dtype = DTypeChoice::automatic;

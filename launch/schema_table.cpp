@@ -106,23 +106,24 @@ void moe_keys(std::vector<SchemaKey>& t) {
 }
 
 void parallel_keys(std::vector<SchemaKey>& t) {
-  t.push_back(
-      small_integer("parallel.tp", HYSPARSE_FIELD(parallel.mesh.tp), "tensor-parallel ranks; 1 for now"));
-  t.push_back(small_integer("parallel.pp", HYSPARSE_FIELD(parallel.mesh.pp), "pipeline stages; 1 for now"));
+  t.push_back(small_integer("parallel.tp", HYSPARSE_FIELD(parallel.mesh.tp),
+                            "tensor-parallel ranks; divides heads, vocabulary and widths"));
+  t.push_back(small_integer("parallel.pp", HYSPARSE_FIELD(parallel.mesh.pp),
+                            "pipeline stages; at most one per hybrid block"));
   t.push_back(small_integer("parallel.cp", HYSPARSE_FIELD(parallel.mesh.cp),
                             "context-parallel ranks; reserved, 1 for now"));
   t.push_back(small_integer("parallel.ep", HYSPARSE_FIELD(parallel.mesh.ep),
                             "expert-parallel ranks; divides the world and the experts"));
   t.push_back(small_integer("parallel.etp", HYSPARSE_FIELD(parallel.mesh.etp),
-                            "tensor-parallel ranks inside an expert; 1 for now"));
+                            "tensor-parallel ranks inside an expert; divides moe.intermediate_size"));
   t.push_back(boolean("parallel.sequence_parallel", HYSPARSE_FIELD(parallel.sequence_parallel),
-                      "split the sequence over tp outside attention; false for now"));
+                      "split the tokens over tp outside attention and feed-forward; needs seq_len % tp == 0"));
   t.push_back(choice<Config::PipelineSchedule>(
       "parallel.schedule", HYSPARSE_FIELD(parallel.schedule),
       {{Config::PipelineSchedule::one_f_one_b, "1f1b"}, {Config::PipelineSchedule::interleaved, "interleaved"}},
-      "pipeline schedule; 1f1b for now"));
+      "pipeline schedule; interleaved takes several chunks per stage"));
   t.push_back(integer("parallel.virtual_stages", HYSPARSE_FIELD(parallel.virtual_stages), 1, max_size,
-                      "model chunks per pipeline stage; 1 for now"));
+                      "model chunks per pipeline stage; above 1 with schedule: interleaved"));
   t.push_back(
       choice<Config::ReduceDType>("parallel.grad_reduce_dtype", HYSPARSE_FIELD(parallel.grad_reduce_dtype),
                                   {{Config::ReduceDType::fp32, "fp32"}, {Config::ReduceDType::bf16, "bf16"}},
@@ -171,11 +172,11 @@ void train_keys(std::vector<SchemaKey>& t) {
                       "sequences per step over all ranks, a multiple of micro_batch_size * dp"));
   t.push_back(
       integer("train.steps", HYSPARSE_FIELD(train.steps), 1, max_count, "optimizer steps of the whole run"));
-  t.push_back(choice<Config::Recompute>("train.recompute", HYSPARSE_FIELD(train.recompute),
-                                        {{Config::Recompute::none, "none"},
-                                         {Config::Recompute::selective, "selective"},
-                                         {Config::Recompute::layer, "layer"}},
-                                        "what backward computes again instead of keeping; none for now"));
+  t.push_back(choice<Recompute>(
+      "train.recompute", HYSPARSE_FIELD(train.recompute),
+      {{Recompute::none, "none"}, {Recompute::selective, "selective"}, {Recompute::layer, "layer"}},
+      "what backward computes again instead of keeping: nothing, attention and feed-forward, or whole layers; "
+      "the results are the same"));
   t.push_back(integer("train.eval_every", HYSPARSE_FIELD(train.eval_every), 0, max_count,
                       "steps between evaluations; 0: never"));
   t.push_back(integer("train.eval_batches", HYSPARSE_FIELD(train.eval_batches), 1, max_size,

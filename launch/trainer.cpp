@@ -4,11 +4,13 @@
 #include <chrono>
 #include <cmath>
 
+#include "launch/model_layout.h"
 #include "launch/peak_flops.h"
 #include "launch/stop_signal.h"
 #include "launch/user_input.h"
 #include "launch/validation.h"
 #include "optim/schedule.h"
+#include "parallel/whereabouts.h"
 
 namespace hysparse {
 namespace {
@@ -36,15 +38,21 @@ ScheduleConfig schedule_config(const RunConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(Runtime& runtime, const RunConfig& config)
+Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observer)
     : runtime_(runtime),
       config_(config),
+      observer_(observer),
       pool_(default_thread_count(runtime.local_ranks())),
       stream_{Device{}, &pool_, nullptr},
       groups_(runtime, Mesh(config.parallel.mesh, runtime.world())),
-      parameters_(config.model, groups_.mesh, runtime.rank(), config.dtype(), true),
-      model_(config.model, parameters_),
-      optimizer_(stream_, adamw_config(config.optim), groups_, {&parameters_.dense(), &parameters_.experts()}),
+      parameters_(config.model, groups_.mesh, runtime.rank(), config.dtype(), true, model_layout(config)),
+      optimizer_(stream_, adamw_config(config.optim), groups_, parameters_.buffers()),
+      model_(config.model, parameters_, groups_, stream_,
+             {.layout = model_layout(config),
+              .interleaved = config.parallel.schedule == RunConfig::PipelineSchedule::interleaved,
+              .recompute = config.train.recompute,
+              .before_forward = [this](std::int64_t layer) { await_parameters(layer); },
+              .gradients_complete = [this](int chunk, std::int64_t layer) { start_reductions(chunk, layer); }}),
       balance_(config.model, parameters_) {
   set_collective_timeout(config.train.collective_timeout_s);
   runtime.agree(
@@ -53,6 +61,10 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config)
 }
 
 void Trainer::start() {
+  if (observer_ != nullptr) {
+    parameters_.initialize(static_cast<std::uint64_t>(config_.run.seed));
+    return;
+  }
   const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_);
   progress_ = start.progress;
   const double peak = measure_peak_flops(stream_) * runtime_.world();
@@ -70,33 +82,40 @@ void Trainer::run() {
     StepReport report = train_step();
     report.seconds = seconds_since(start);
     report.valid_loss = maybe_validate();
+    if (observer_ != nullptr) observer_->stepped(report, groups_);
     if (log_) log_->step(report);
     maybe_save(stop_ || progress_.step == config_.train.steps);
   }
-  writer_->finish();
+  await_parameters(config_.model.num_layers());
+  if (writer_) writer_->finish();
   if (log_) log_->finish(stop_ && progress_.step < config_.train.steps);
 }
 
 StepReport Trainer::train_step() {
-  set_collective_context(fmt::format("step {}", progress_.step + 1));
+  at_step(progress_.step + 1);
   parameters_.zero_gradients();
-  double loss_sum = 0;
-  for (const Batch& batch : load_batches()) {
-    const LossResult micro = accumulate(batch);
-    loss_sum += micro.loss;
-    balance_.add(micro.loads);
+  std::vector<MicroBatch> batches;
+  try {
+    batches = load_batches();
+  } catch (...) {  // agreed on: every rank ends in order, nothing under way
+    await_parameters(config_.model.num_layers());
+    throw;
   }
+  const StepSums sums = model_.train(batches, objective());
+  at_layer(-1);
+  balance_.add(sums.loads);
   optimizer_.reduce_gradients();
+  if (observer_ != nullptr) observer_->gradients(progress_.step + 1, parameters_, groups_);
   StepReport result;
   result.grad_norm = optimizer_.global_norm();
   result.lr = learning_rate();
-  const Totals totals = reduce_totals(loss_sum);
+  const Totals totals = reduce_totals(sums.loss);
   result.loss = totals.loss;
   result.memory_bytes = totals.memory_bytes;
   stop_ = totals.stop;
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
   if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {
-    writer_->finish();                // the save under way, of an earlier step, is a good one
+    if (writer_) writer_->finish();   // the save under way, of an earlier step, is a good one
     throw AgreedFailure(fmt::format(  // every rank has the same sums
         "step {}: loss {} and gradient norm {} must be finite; the last checkpoint is intact (train.nonfinite: "
         "skip leaves such steps out)",
@@ -104,40 +123,55 @@ StepReport Trainer::train_step() {
   }
   if (!result.skipped) {
     optimizer_.apply(result.lr, clip_scale(result.grad_norm, config_.optim.clip_grad));
-    optimizer_.gather_parameters();
+    optimizer_.start_gather();
   }
-  result.load = balance_.finish_step(*groups_.dp, result.skipped);
+  result.load = balance_.finish_step(groups_, result.skipped);
   progress_.advance(config_.train.global_batch_size, config_.train.seq_len);
   result.step = progress_.step;
   result.tokens = progress_.tokens;
   return result;
 }
 
-std::vector<Batch> Trainer::load_batches() {
-  std::vector<Batch> batches;
+std::vector<MicroBatch> Trainer::load_batches() {
+  std::vector<MicroBatch> batches;
   runtime_.agree([&] {  // an id that the vocabulary does not hold may lie in one rank's windows alone
     with_key("data.train", [&] {
-      for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m)
-        batches.push_back(data_->train().load(progress_.samples, m));
+      for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m) {
+        Batch batch = data_->train().load(progress_.samples, m);
+        batches.push_back({std::move(batch.inputs), std::move(batch.targets), config_.train.micro_batch_size,
+                           config_.train.seq_len});
+      }
     });
   });
   return batches;
 }
 
-LossResult Trainer::accumulate(const Batch& batch) {
+Objective Trainer::objective() const {
   const auto sequences = static_cast<double>(config_.train.global_batch_size);
   const double tokens = sequences * static_cast<double>(config_.train.seq_len);
-  Tape tape(stream_);
-  LossResult result = model_.loss(tape, batch.inputs, batch.targets, config_.train.micro_batch_size,
-                                  config_.train.seq_len, *groups_.ep);
-  // Divided by global counts here, so that every reduction after this is a sum.
-  std::vector<Tape::Root> roots{{result.loss_sum, 1.0 / tokens}};
-  const auto layers = static_cast<double>(result.loads.size());
-  for (const Var& v : result.load_balance)
-    roots.push_back({v, config_.model.moe->aux_loss / (sequences * layers)});
-  for (const Var& v : result.z) roots.push_back({v, config_.model.moe->z_loss / (tokens * layers)});
-  tape.backward(roots);
-  return result;
+  Objective objective{.cross_entropy = 1.0 / tokens};
+  double moe_layers = 0;
+  for (std::int64_t i = 0; i < config_.model.num_layers(); ++i) moe_layers += config_.model.is_moe(i) ? 1 : 0;
+  if (moe_layers > 0) {
+    objective.load_balance = config_.model.moe->aux_loss / (sequences * moe_layers);
+    objective.z = config_.model.moe->z_loss / (tokens * moe_layers);
+  }
+  return objective;
+}
+
+void Trainer::start_reductions(int chunk, std::int64_t layer) {
+  // The last buckets first: backward has passed them first. A bucket with the embedding waits for its end.
+  for (std::size_t i = parameters_.buckets().size(); i-- > 0;) {
+    const ParameterSet::Bucket& bucket = parameters_.buckets()[i];
+    if (bucket.chunk == chunk && bucket.first_layer >= layer) optimizer_.start_reduce(i);
+  }
+  optimizer_.progress();
+}
+
+void Trainer::await_parameters(std::int64_t layer) {
+  for (std::size_t i = 0; i < parameters_.buckets().size(); ++i) {
+    if (parameters_.buckets()[i].first_layer <= layer) optimizer_.wait_gathered(i);
+  }
 }
 
 Trainer::Totals Trainer::reduce_totals(double local_loss) {
@@ -160,12 +194,13 @@ double Trainer::learning_rate() const {
 std::optional<double> Trainer::maybe_validate() {
   const std::int64_t every = config_.train.eval_every;
   const bool due = every > 0 && (progress_.step % every == 0 || progress_.step == config_.train.steps);
-  if (data_->valid() == nullptr || !due) return std::nullopt;
+  if (data_->valid() == nullptr || !due || observer_ != nullptr) return std::nullopt;
   return validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size,
-                         stream_, *groups_.dp, *groups_.ep);
+                         groups_);
 }
 
 void Trainer::maybe_save(bool last) {
+  if (!writer_) return;
   writer_->poll();
   const std::int64_t every = config_.checkpoint.every;
   if (!last && (every == 0 || progress_.step % every != 0)) return;

@@ -11,9 +11,10 @@
 #include "launch/expert_balance.h"
 #include "launch/run_config.h"
 #include "launch/run_log.h"
+#include "launch/step_observer.h"
 #include "launch/training_data.h"
 #include "launch/training_state.h"
-#include "model/model.h"
+#include "model/parallel_model.h"
 #include "optim/sharded_optimizer.h"
 #include "parallel/process_group.h"
 
@@ -23,7 +24,8 @@ class Trainer {
  public:
   /// Builds everything, resumes from run.dir when a checkpoint is there. What can be the user's fault fails
   /// here, on every rank alike, before anything in run.dir is changed. Collective.
-  Trainer(Runtime& runtime, const RunConfig& config);
+  /// With an observer the run is a proof: it starts from the initial values and leaves nothing in run.dir.
+  Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observer = nullptr);
 
   /// Trains to the last step, or until a stop signal: finishes the step, saves. Collective.
   void run();
@@ -40,8 +42,10 @@ class Trainer {
 
   void start();
   StepReport train_step();
-  std::vector<Batch> load_batches();
-  LossResult accumulate(const Batch& batch);
+  std::vector<MicroBatch> load_batches();
+  Objective objective() const;
+  void start_reductions(int chunk, std::int64_t layer);
+  void await_parameters(std::int64_t layer);
   Totals reduce_totals(double local_loss);
   double learning_rate() const;
   std::optional<double> maybe_validate();
@@ -49,17 +53,18 @@ class Trainer {
 
   Runtime& runtime_;
   RunConfig config_;
+  StepObserver* observer_;
   ThreadPool pool_;
   Stream stream_;
   ProcessGroups groups_;
   std::unique_ptr<TrainingData> data_;
   ParameterSet parameters_;
-  Model model_;
   ShardedOptimizer optimizer_;
+  ParallelModel model_;
   ExpertBalance balance_;
   TrainingProgress progress_;
-  std::unique_ptr<CheckpointWriter> writer_;
-  std::unique_ptr<RunLog> log_;  // rank 0
+  std::unique_ptr<CheckpointWriter> writer_;  // null when observed
+  std::unique_ptr<RunLog> log_;               // rank 0; null when observed
   bool stop_ = false;
 };
 

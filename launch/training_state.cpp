@@ -22,11 +22,11 @@ std::string exp_avg_sq_name(const std::string& parameter) {
 
 std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters) {
   std::vector<TensorInfo> expected;
-  for (const ParameterSet::Entry& e : parameters.entries()) {
-    expected.push_back({e.declaration.name, e.declaration.shape, parameters.dtype()});
-    if (!e.declaration.trainable) continue;
-    expected.push_back({exp_avg_name(e.declaration.name), e.declaration.shape, parameters.dtype()});
-    expected.push_back({exp_avg_sq_name(e.declaration.name), e.declaration.shape, parameters.dtype()});
+  for (const ParameterDeclaration& d : parameters.declarations()) {
+    expected.push_back({d.name, d.shape, parameters.dtype()});
+    if (!d.trainable) continue;
+    expected.push_back({exp_avg_name(d.name), d.shape, parameters.dtype()});
+    expected.push_back({exp_avg_sq_name(d.name), d.shape, parameters.dtype()});
   }
   return expected;
 }
@@ -145,7 +145,8 @@ void save_training_state(CheckpointWriter& writer, const RunConfig& config, cons
     pieces.push_back({exp_avg_sq_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg_sq});
   }
   for (const ParameterSet::Entry& e : parameters.entries()) {
-    if (e.declaration.trainable || groups.rank != 0) continue;
+    // Buffers are whole and equal on all ranks of their stage.
+    if (e.declaration.trainable || groups.stage->rank() != 0) continue;
     pieces.push_back({e.declaration.name, e.declaration.shape, e.box, e.parameter.value});
   }
   CheckpointInfo info;

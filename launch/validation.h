@@ -4,15 +4,14 @@
 #include <cstdint>
 
 #include "data/sampler.h"
-#include "model/model.h"
-#include "parallel/communicator.h"
+#include "model/parallel_model.h"
+#include "parallel/process_group.h"
 
 namespace hysparse {
 
-/// Mean nats per token over the first min(windows, source.windows()) windows. Rank r of `data` takes every
-/// size-th batch; every rank makes the same number of forward passes, so that expert parallelism never waits.
-/// Collective over `data` and `ep`.
-double validation_loss(const Model& model, SequentialWindows& source, std::int64_t windows,
-                       const Stream& stream, Communicator& data, Communicator& ep);
+/// Mean nats per token over the first min(windows, source.windows()) windows. Rank r of dp takes every size-th
+/// batch; every rank makes the same number of forward passes, so that none waits for another. Collective.
+double validation_loss(ParallelModel& model, SequentialWindows& source, std::int64_t windows,
+                       const ProcessGroups& groups);
 
 }  // namespace hysparse

@@ -1,5 +1,6 @@
 #include "model/attention_layer.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "attention/gate.h"
@@ -52,31 +53,45 @@ AttentionLayer::Sources AttentionLayer::sources(const Projections& own, const Or
   return s;
 }
 
-Var AttentionLayer::forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len,
-                            bool want_oracle, std::optional<Oracle>& oracle) const {
-  const AttentionShape shape{sequences, seq_len, config_.num_heads, config_.num_kv_heads, config_.head_dim};
-  const Projections own = project(tape, x, seq_len, 0);
+AttentionShape AttentionLayer::shape(const Sequences& sequences, const TensorParallel& tp) const {
+  return {sequences.count, sequences.seq_len, config_.num_heads / tp.size(),
+          std::max<std::int64_t>(1, config_.num_kv_heads / tp.size()), config_.head_dim};
+}
+
+SharedGroup AttentionLayer::shared_group(const TensorParallel& tp) const {
+  const int mates = tp.size() / static_cast<int>(std::min<std::int64_t>(config_.num_kv_heads, tp.size()));
+  if (mates == 1) return {};
+  return {tp.group(), tp.rank() / mates * mates, mates};
+}
+
+Var AttentionLayer::forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp,
+                            bool want_oracle, std::optional<Oracle>& oracle,
+                            std::optional<BlockLists>& chosen) const {
+  const AttentionShape sizes = shape(sequences, tp);
+  const Var entered = tp.enter(tape, x);
+  const Projections own = project(tape, entered, sequences.seq_len, 0);
   Var first, window;
   if (type_ == LayerType::full_attention) {
     std::optional<SelectionConfig> selection;
-    if (want_oracle) selection = SelectionConfig{config_.sparse_block_size, config_.top_blocks()};
-    FullAttentionResult result = full_attention(tape, own.q, own.k, own.v, shape, selection);
+    if (want_oracle && !chosen) selection = SelectionConfig{config_.sparse_block_size, config_.top_blocks()};
+    FullAttentionResult result = full_attention(tape, own.q, own.k, own.v, sizes, selection, shared_group(tp));
+    if (selection) chosen = std::move(result.blocks);
     first = result.out;
     oracle.reset();
-    if (want_oracle) oracle = Oracle{own.k, own.v, std::move(*result.blocks)};
+    if (want_oracle) oracle = Oracle{own.k, own.v, *chosen};
   } else if (type_ == LayerType::sparse_attention) {
     HYSPARSE_CHECK(oracle.has_value());
     const Sources from = sources(own, *oracle);
     first =
-        block_sparse_attention(tape, own.q, from.sparse_k, from.sparse_v, oracle->blocks, sparse_sinks_, shape);
+        block_sparse_attention(tape, own.q, from.sparse_k, from.sparse_v, oracle->blocks, sparse_sinks_, sizes);
     if (window_branch_) {
       window = window_attention(tape, own.q, from.window_k, from.window_v, config_.sliding_window,
-                                window_sinks_, shape);
+                                window_sinks_, sizes);
     }
   } else {
-    window = window_attention(tape, own.q, own.k, own.v, config_.sliding_window, window_sinks_, shape);
+    window = window_attention(tape, own.q, own.k, own.v, config_.sliding_window, window_sinks_, sizes);
   }
-  return finish(tape, x, first, window);
+  return tp.leave(tape, finish(tape, entered, first, window));
 }
 
 Var AttentionLayer::finish(Tape& tape, const Var& x, const Var& first, const Var& window) const {
@@ -87,8 +102,9 @@ Var AttentionLayer::finish(Tape& tape, const Var& x, const Var& first, const Var
   };
   branch(first, first_gate_);
   branch(window, window_gate_);
+  const std::int64_t gated_heads = branches[0].x.dim(1) / config_.head_dim;  // this rank's
   const bool plain = branches.size() == 1 && !branches[0].gate_logits.value.defined();
-  const Var gated = plain ? branches[0].x : gated_sum(tape, branches, config_.num_heads);
+  const Var gated = plain ? branches[0].x : gated_sum(tape, branches, gated_heads);
   return linear(tape, gated, *o_proj_);
 }
 

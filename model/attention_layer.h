@@ -9,8 +9,15 @@
 #include "attention/rope.h"
 #include "model/config.h"
 #include "model/parameter_set.h"
+#include "parallel/tensor_parallel.h"
 
 namespace hysparse {
+
+/// S sequences of T tokens, one after another.
+struct Sequences {
+  std::int64_t count = 1, seq_len = 1;
+  std::int64_t tokens() const { return count * seq_len; }
+};
 
 class AttentionLayer {
  public:
@@ -27,10 +34,11 @@ class AttentionLayer {
   /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`.
   Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start) const;
 
-  /// The layer over whole sequences: x [S*T, D] -> [S*T, D]. A full layer sets `oracle` when `want_oracle`; a
-  /// sparse layer reads it.
-  Var forward(Tape& tape, const Var& x, std::int64_t sequences, std::int64_t seq_len, bool want_oracle,
-              std::optional<Oracle>& oracle) const;
+  /// The layer over whole sequences: x in the layout of the residual stream (TensorParallel), the result too.
+  /// A full layer sets `oracle` when `want_oracle`; a sparse layer reads it. `chosen`: the lists a full layer
+  /// chose; set by the first run, used instead of choosing by a second one (recomputation).
+  Var forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp, bool want_oracle,
+              std::optional<Oracle>& oracle, std::optional<BlockLists>& chosen) const;
 
   /// Gates the branch outputs ([S*T, H*E] each; full layer: `first` alone) and projects them: -> [S*T, D].
   /// `first`: full or block-sparse output, undefined on sliding layers. `window`: undefined where there is no
@@ -43,10 +51,16 @@ class AttentionLayer {
   };
   Sources sources(const Projections& own, const Oracle& oracle) const;
 
+  /// Heads and groups of one of `tp` ranks; with more ranks than groups consecutive ranks hold the same one.
+  AttentionShape shape(const Sequences& sequences, const TensorParallel& tp) const;
+
   const Parameter* sparse_sinks() const { return sparse_sinks_; }
   const Parameter* window_sinks() const { return window_sinks_; }
 
  private:
+  /// The tp ranks that hold heads of this rank's group.
+  SharedGroup shared_group(const TensorParallel& tp) const;
+
   const ModelConfig& config_;
   LayerType type_;
   bool window_branch_;

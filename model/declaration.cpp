@@ -18,8 +18,12 @@ class Declarer {
 
   std::vector<ParameterDeclaration> run() {
     const Axes vocabulary = Axes::shard(0, sizes_.tp);
-    add("model.embed_tokens.weight", {c_.vocab_size, c_.hidden_size}, vocabulary).weight_decay = false;
+    const int last_chunk = std::max(1, static_cast<int>(sizes_.layout.chunks.size())) - 1;
+    ParameterDeclaration& table = add("model.embed_tokens.weight", {c_.vocab_size, c_.hidden_size}, vocabulary);
+    table.weight_decay = false;
+    if (c_.tie_embeddings && sizes_.pp > 1) table.placement.second_stage = last_chunk % sizes_.pp;
     for (layer_ = 0; layer_ < c_.num_layers(); ++layer_) {
+      chunk_ = chunk_of(layer_);
       prefix_ = fmt::format("model.layers.{}.", layer_);
       norm("input_layernorm.weight", c_.hidden_size, token_replica());
       attention();
@@ -31,6 +35,7 @@ class Declarer {
       }
     }
     layer_ = -1;
+    chunk_ = last_chunk;
     prefix_.clear();
     norm("model.norm.weight", c_.hidden_size, token_replica());
     if (!c_.tie_embeddings) add("lm_head.weight", {c_.vocab_size, c_.hidden_size}, vocabulary);
@@ -45,6 +50,8 @@ class Declarer {
     d.init_std = c_.init_std;
     d.placement.tp = tp;
     d.layer = layer_;
+    d.chunk = chunk_;
+    d.placement.stage = chunk_ % sizes_.pp;
     return list_.emplace_back(std::move(d));
   }
 
@@ -62,12 +69,22 @@ class Declarer {
   }
   void norm(const std::string& name, std::int64_t size, Axes tp) { constant(name, size, Initial::ones, tp); }
 
+  int chunk_of(std::int64_t layer) const {
+    const std::vector<ChunkRange>& chunks = sizes_.layout.chunks;
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      if (layer >= chunks[i].first_layer && layer < chunks[i].last_layer) return static_cast<int>(i);
+    }
+    HYSPARSE_CHECK(chunks.empty(), "layer {} is in no chunk", layer);
+    return 0;
+  }
+
   /// A replica that sees every token, or under sequence parallelism its share of them.
   Axes token_replica() const {
-    return Axes::replicate(sizes_.sequence_parallel ? Partial::partial : Partial::equal);
+    return Axes::replicate(sizes_.layout.sequence_parallel && sizes_.tp > 1 ? Partial::partial
+                                                                            : Partial::equal);
   }
-  /// A replica that sees its own heads only.
-  Axes head_replica() const { return Axes::replicate(sizes_.tp > 1 ? Partial::partial : Partial::equal); }
+  /// A replica that sees its own heads, or its own slice of the tokens, only.
+  Axes part_replica() const { return Axes::replicate(sizes_.tp > 1 ? Partial::partial : Partial::equal); }
 
   void gate(const std::string& name, GateKind kind) {
     if (kind == GateKind::none) return;
@@ -90,8 +107,8 @@ class Declarer {
       add("self_attn.v_proj.weight", {kv, c_.hidden_size}, groups);
     }
     if (c_.use_qk_norm) {
-      norm("self_attn.q_norm.weight", c_.head_dim, head_replica());
-      if (c_.has_own_kv(layer_)) norm("self_attn.k_norm.weight", c_.head_dim, head_replica());
+      norm("self_attn.q_norm.weight", c_.head_dim, part_replica());
+      if (c_.has_own_kv(layer_)) norm("self_attn.k_norm.weight", c_.head_dim, part_replica());
     }
     if (type == LayerType::full_attention) {
       gate("gate_proj.weight", c_.full_attention_gate);
@@ -125,7 +142,7 @@ class Declarer {
   void moe() {
     const MoeConfig& m = *c_.moe;
     const std::int64_t D = c_.hidden_size, X = m.num_experts, F = m.intermediate_size;
-    add("mlp.gate.weight", {X, D}, token_replica());
+    add("mlp.gate.weight", {X, D}, part_replica());
     if (m.has_correction_bias) {
       constant("mlp.gate.e_score_correction_bias", X, Initial::zeros, Axes::replicate()).trainable = false;
     }
@@ -140,6 +157,7 @@ class Declarer {
   std::vector<ParameterDeclaration> list_;
   std::string prefix_;
   std::int64_t layer_ = -1;
+  int chunk_ = 0;
 };
 
 /// Visits the elements of a box in order: f(local index, global index).

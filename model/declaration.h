@@ -10,6 +10,7 @@
 #include "core/shape.h"
 #include "core/tensor.h"
 #include "model/config.h"
+#include "model/layout.h"
 #include "parallel/placement.h"
 
 namespace hysparse {
@@ -27,12 +28,13 @@ struct ParameterDeclaration {
   bool trainable = true;     ///< false: a buffer without gradient (the router's correction bias)
   bool stacked_experts = false;
   std::int64_t layer = -1;  ///< -1: outside the layers
+  int chunk = 0;            ///< global pipeline chunk that uses it first
 };
 
-/// The sizes of the mesh that placements depend on.
+/// What placements depend on: sizes of the mesh, and which chunk holds which layers.
 struct ParallelSizes {
-  int tp = 1, ep = 1, etp = 1;
-  bool sequence_parallel = false;
+  int tp = 1, ep = 1, etp = 1, pp = 1;
+  ModelLayout layout;
 };
 
 /// Every parameter of the model, in the order of the forward pass. Parameters that a variant never reads are

@@ -36,9 +36,8 @@ KvReport kv_report(const ModelConfig& config, std::int64_t tokens, DType dtype) 
   return report;
 }
 
-Decoder::Decoder(const Model& model, const Stream& stream, Communicator& ep, DType dtype,
-                 std::int64_t max_tokens)
-    : model_(model), stream_(stream), ep_(ep), max_tokens_(max_tokens) {
+Decoder::Decoder(const Model& model, const Stream& stream, DType dtype, std::int64_t max_tokens)
+    : model_(model), stream_(stream), max_tokens_(max_tokens) {
   const ModelConfig& c = model.config();
   for (std::int64_t i = 0; i < c.num_layers(); ++i) {
     KvCache& cache = caches_.emplace_back();
@@ -103,7 +102,7 @@ Tensor Decoder::step(std::int32_t token) {
     const Layer& layer = model_.layers()[i];
     x = add(tape, x, attention(tape, i, rms_norm(tape, x, *layer.input_norm, c.rms_norm_eps)));
     const Var normed = rms_norm(tape, x, *layer.post_attention_norm, c.rms_norm_eps);
-    x = add(tape, x, layer.feed_forward.forward(tape, normed, 1, ep_).out);
+    x = add(tape, x, layer.feed_forward.forward(tape, normed, {}, {}, {}).out);
   }
   const Var logits = linear(tape, rms_norm(tape, x, model_.final_norm(), c.rms_norm_eps), model_.head());
   ++position_;

@@ -39,7 +39,7 @@ class Decoder {
  public:
   /// For at most `max_tokens` tokens, prompt included. `model` and `ep` (a group of one) must outlive the
   /// decoder.
-  Decoder(const Model& model, const Stream& stream, Communicator& ep, DType dtype, std::int64_t max_tokens);
+  Decoder(const Model& model, const Stream& stream, DType dtype, std::int64_t max_tokens);
 
   /// Takes the next token; returns the logits [V] of the one after it.
   Tensor step(std::int32_t token);
@@ -54,7 +54,6 @@ class Decoder {
 
   const Model& model_;
   Stream stream_;
-  Communicator& ep_;
   std::int64_t max_tokens_;
   std::int64_t position_ = 0;
   std::vector<KvCache> caches_;       // one per layer

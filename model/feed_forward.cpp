@@ -10,8 +10,9 @@ Var SwigluWeights::forward(Tape& tape, const Var& x) const {
   return linear(tape, swiglu(tape, linear(tape, x, *gate), linear(tape, x, *up)), *down);
 }
 
-FeedForward::FeedForward(const ModelConfig& config, std::int64_t layer, const ParameterSet& parameters)
-    : config_(config), layer_(layer) {
+FeedForward::FeedForward(const ModelConfig& config, std::int64_t layer, const ParameterSet& parameters,
+                         const ExpertParallel& experts)
+    : config_(config), layer_(layer), group_(experts) {
   const auto find = [&](const std::string& name) {
     return parameters.find(fmt::format("model.layers.{}.mlp.{}", layer, name));
   };
@@ -31,13 +32,19 @@ FeedForward::FeedForward(const ModelConfig& config, std::int64_t layer, const Pa
   HYSPARSE_CHECK(router_ != nullptr || dense_.gate != nullptr, "layer {}", layer);
 }
 
-FeedForward::Result FeedForward::forward(Tape& tape, const Var& x, std::int64_t seq_len,
-                                         Communicator& ep) const {
-  if (!is_moe()) return {dense_.forward(tape, x), std::nullopt};
-  Routing routing = route(tape, x, *router_, bias_ != nullptr ? bias_->value : Tensor(), *config_.moe, seq_len);
-  Var out = moe_experts(tape, x, routing, experts_, config_.moe->num_experts, ep);
-  if (dense_.gate != nullptr) out = add(tape, out, dense_.forward(tape, x));
-  return {out, std::move(routing)};
+FeedForward::Result FeedForward::forward(Tape& tape, const Var& x, const Sequences& sequences,
+                                         const TensorParallel& tp, const Tensor& chosen_experts) const {
+  Var dense;
+  if (dense_.gate != nullptr) dense = tp.leave(tape, dense_.forward(tape, tp.enter(tape, x)));
+  if (!is_moe()) return {dense, std::nullopt, {}};
+  const TokenSlice slice = tp.slice(sequences.tokens());
+  const Var tokens = tp.split(tape, x);
+  Routing routing = route(tape, tokens, *router_, bias_ != nullptr ? bias_->value : Tensor(), *config_.moe,
+                          sequences.seq_len, slice, chosen_experts);
+  Var out = moe_experts(tape, tokens, routing, experts_, config_.moe->num_experts, *group_.group, group_.etp);
+  out = tp.join(tape, out, sequences.tokens());
+  if (dense.value.defined()) out = add(tape, out, dense);
+  return {out, std::move(routing), slice};
 }
 
 }  // namespace hysparse

@@ -3,12 +3,20 @@
 
 #include <optional>
 
+#include "model/attention_layer.h"
 #include "model/config.h"
 #include "model/parameter_set.h"
 #include "moe/experts.h"
 #include "moe/router.h"
+#include "parallel/tensor_parallel.h"
 
 namespace hysparse {
+
+/// The ranks that experts are spread over: ep * etp of them, etp consecutive ones sharing each expert's width.
+struct ExpertParallel {
+  Communicator* group = nullptr;  ///< null: alone
+  int etp = 1;
+};
 
 /// down (silu(gate x) * up x).
 struct SwigluWeights {
@@ -20,17 +28,22 @@ struct SwigluWeights {
 
 class FeedForward {
  public:
-  FeedForward(const ModelConfig& config, std::int64_t layer, const ParameterSet& parameters);
+  FeedForward(const ModelConfig& config, std::int64_t layer, const ParameterSet& parameters,
+              const ExpertParallel& experts);
 
   bool is_moe() const { return router_ != nullptr; }
   std::int64_t layer() const { return layer_; }
 
   struct Result {
-    Var out;                         ///< [tokens, D]
-    std::optional<Routing> routing;  ///< of a MoE layer
+    Var out;                         ///< as x
+    std::optional<Routing> routing;  ///< of a MoE layer: of this rank's slice of the tokens
+    TokenSlice slice;
   };
-  /// x [tokens, D]. Collective over `ep` for a MoE layer.
-  Result forward(Tape& tape, const Var& x, std::int64_t seq_len, Communicator& ep) const;
+  /// x in the layout of the residual stream. A MoE layer routes this tp rank's slice of the tokens; shared
+  /// experts and dense layers split their width over tp. `chosen_experts` (i32 [slice, k], undefined at first):
+  /// used instead of choosing (recomputation). Collective.
+  Result forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp,
+                 const Tensor& chosen_experts) const;
 
  private:
   const ModelConfig& config_;
@@ -39,6 +52,7 @@ class FeedForward {
   const Parameter* router_ = nullptr;
   const Parameter* bias_ = nullptr;
   ExpertWeights experts_;
+  ExpertParallel group_;
 };
 
 }  // namespace hysparse

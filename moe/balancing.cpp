@@ -27,6 +27,16 @@ void update_correction_bias(const Tensor& bias, const Tensor& counts, double rat
   });
 }
 
+Tensor balanced_choices(std::int64_t begin, std::int64_t end, std::int64_t top_k, std::int64_t num_experts) {
+  Tensor ids = Tensor::empty({end - begin, top_k}, DType::i32);
+  std::int64_t expert = begin * top_k % num_experts;
+  for (std::int64_t a = 0; a < ids.numel(); ++a) {
+    ids.data<std::int32_t>()[a] = static_cast<std::int32_t>(expert);
+    if (++expert == num_experts) expert = 0;
+  }
+  return ids;
+}
+
 LoadMetrics load_metrics(const Tensor& counts, std::int64_t dropped) {
   const std::int64_t assignments = total(counts);
   if (assignments == 0) return {};

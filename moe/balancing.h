@@ -12,6 +12,11 @@ namespace hysparse {
 /// data-parallel ranks).
 void update_correction_bias(const Tensor& bias, const Tensor& counts, double rate);
 
+/// The choices of balanced routing, i32 [end - begin, k], of tokens [begin, end) of all: slot i of token t goes
+/// to expert (t * k + i) % num_experts. Tokens are numbered over the whole batch, so that slices choose what
+/// one rank would.
+Tensor balanced_choices(std::int64_t begin, std::int64_t end, std::int64_t top_k, std::int64_t num_experts);
+
 /// How evenly the experts of one layer were used.
 struct LoadMetrics {
   double max_over_mean = 1;     ///< largest load over the mean; 1 is balanced, X the worst with top_k = 1

@@ -1,34 +1,82 @@
-/// Where every assignment of a token to an expert goes: the order in which rows are sent over the ep group, and
-/// the order in which the rank that holds an expert works on them. Made once in forward and kept for backward.
+/// From tokens to the rows that experts work on. T tokens, k slots, X experts, D features.
 ///
-/// Sent rows lie by expert, then token, then slot; received rows by sending rank, then expert. An expert's rows
-/// are worked on together, in order of sending rank. At ep = 1 nothing is sent: rows are tokens.
+/// The experts of a layer lie over a group of ep * etp ranks; rank r of it is ep_i * etp + etp_i. Expert e lies
+/// on the etp ranks of ep_i = e / (X / ep), split over them by its width. Every rank of the group has tokens of
+/// its own. A token goes once to every rank that holds a part of any of its experts, with the ids and weights
+/// of its slots; that rank adds up what its experts make of it and returns one row; the sum over the returned
+/// rows is the token's result, the partial sums over the width included.
+///
+/// Traffic: what one rank puts into all_to_all, in bytes, rows to itself included. With s the dtype's size, N
+/// the rows it sends = etp * sum over its tokens of the number of different ep_i among its kept experts, and R
+/// the rows it receives (the sums of N and of R over the group are equal):
+///
+///   forward    8 ep etp             counts of rows, i64
+///              N (D + 2 k) s        to the experts: features, weights and local ids of the k slots
+///              R D s                back
+///   backward   N D s                to the experts: gradients of results
+///              R (D + k) s          back: gradients of features and of weights
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "core/tensor.h"
+#include "core/tape.h"
 #include "parallel/communicator.h"
 
 namespace hysparse {
 
-struct DispatchPlan {
-  // This rank's tokens. N rows are sent: its assignments but the dropped.
-  Tensor assignments;  ///< i32 [N]: t * k + slot of each sent row
-  Tensor positions;    ///< i32 [T, k]: the sent row of each assignment, -1 where dropped
-  // This rank's experts. M rows are worked on, sorted by expert.
-  std::vector<std::int64_t> offsets;  ///< [X/ep + 1]: expert e has the sorted rows [offsets[e], offsets[e + 1])
-  Tensor sources;  ///< i32 [M]: of each sorted row, the token (ep = 1) or received row (ep > 1)
-  // Between them.
-  std::vector<std::int64_t> send_rows, receive_rows;  ///< [ep]
+/// The order in which experts of this rank work: M rows sorted by expert, then token, then slot.
+struct ExpertOrder {
+  std::vector<std::int64_t> offsets;  ///< [E + 1]: expert e has the sorted rows [offsets[e], offsets[e + 1])
+  Tensor sources;                     ///< i32 [M]: the token of each sorted row
+  Tensor assignments;                 ///< i32 [M]: t * k + slot of each
+  Tensor positions;                   ///< i32 [T, k]: the sorted row of each assignment, -1 where it has none
 
-  std::int64_t sent() const { return assignments.numel(); }
-  std::int64_t worked() const { return sources.numel(); }
+  std::int64_t rows() const { return sources.numel(); }
 };
+/// ids i32 [T, k] in [0, num_experts), negative where a slot has no expert here.
+ExpertOrder order_by_expert(const Tensor& ids, std::int64_t num_experts);
 
-/// expert_ids i32 [T, k], -1 where dropped. Collective over `ep` (one exchange of counts) when it has several
-/// ranks.
-DispatchPlan plan_dispatch(const Tensor& expert_ids, std::int64_t num_experts, Communicator& ep);
+/// The way of one layer's tokens to the ranks of their experts and back, with the adjoints. Made once in
+/// forward and kept for backward. Everything but the accessors is collective over the group, in the same order
+/// on every rank, also where a rank sends or receives nothing.
+class Dispatch {
+ public:
+  /// expert_ids i32 [T, k], negative where dropped. One exchange of counts.
+  Dispatch(const Stream& stream, const Tensor& expert_ids, std::int64_t num_experts, Communicator& group,
+           int etp);
+
+  /// Tokens that came here.
+  struct Received {
+    Tensor rows;     ///< [R, D + 2 k]: the features of each, then what ids and weights are taken from
+    Tensor ids;      ///< i32 [R, k]: among the experts of this rank, -1 where a slot is another's
+    Tensor weights;  ///< [R, k]; meaningless where the id is -1
+  };
+  /// x [T, D], weights [T, k]. Adjoint: return_gradient.
+  Received send(const Tensor& x, const Tensor& weights) const;
+  /// dx [T, D] and dweights [T, k] (each may be null) get the sum of what comes back from rows [R, D + k]: the
+  /// gradients of received features and, 0 where the id is -1, of weights.
+  void return_gradient(const Tensor& rows, Gradient* dx, Gradient* dweights) const;
+
+  /// y [T, D], the sum of what comes back from rows [R, D]. Adjoint: send_gradient.
+  Tensor combine(const Tensor& rows) const;
+  /// [R, D] from dy [T, D].
+  Tensor send_gradient(const Tensor& dy) const;
+
+  std::int64_t sent() const { return tokens_.numel(); }     ///< N
+  std::int64_t received() const;                            ///< R
+  std::int64_t slots() const { return local_ids_.dim(1); }  ///< k
+
+ private:
+  Tensor exchange(const Tensor& sent) const;
+  Tensor give_back(const Tensor& received) const;
+
+  Stream stream_;
+  Communicator* group_;
+  Tensor tokens_;     // i32 [N]: the token of each sent row; rows lie by rank, then token
+  Tensor local_ids_;  // i32 [N, k]: its experts on that rank
+  Tensor positions_;  // i32 [T, min(k, ep) * etp]: the sent rows of each token, -1 behind them
+  std::vector<std::int64_t> send_rows_, receive_rows_;
+};
 
 }  // namespace hysparse

@@ -1,5 +1,7 @@
 #include "moe/experts.h"
 
+#include <optional>
+
 #include "core/backend.h"
 #include "moe/cpu/dispatch.h"
 #include "moe/cpu/experts.h"
@@ -11,34 +13,14 @@ namespace {
 /// What the closures of one call share.
 struct Context {
   Stream stream;
-  DispatchPlan plan;
-  Communicator* ep;
+  std::optional<Dispatch> dispatch;  // absent in a group of one: rows are tokens
+  ExpertOrder order;
   cpu::ExpertRows rows;
   cpu::ExpertWeightTensors weights;
-  std::int64_t slots, hidden_size, width;
+  std::int64_t hidden_size, width;
   Tensor row_weights;  // [M], by sorted row
 
-  bool alone() const { return ep->size() == 1; }
   Tensor empty(Shape shape) const { return Tensor::empty(shape, weights.gate.dtype(), weights.gate.device()); }
-
-  /// From this rank's tokens to the ranks of their experts; undefined weights: features alone. At ep = 1: x
-  /// itself.
-  Tensor send(const Tensor& x, const Tensor& token_weights) const {
-    if (alone()) return x;
-    const std::int64_t columns = hidden_size + (token_weights.defined() ? 1 : 0);
-    const Tensor sent = empty({plan.sent(), columns}), received = empty({plan.worked(), columns});
-    HYSPARSE_LAUNCH(stream, gather_assignments, x, token_weights, plan.assignments, slots, sent);
-    ep->all_to_all(sent, plan.send_rows, received, plan.receive_rows);
-    return received;
-  }
-
-  /// Back from the experts to the order in which this rank sent: the adjoint of send.
-  Tensor give_back(const Tensor& worked) const {
-    if (alone()) return worked;
-    const Tensor returned = empty({plan.sent(), worked.dim(1)});
-    ep->all_to_all(worked, plan.receive_rows, returned, plan.send_rows);
-    return returned;
-  }
 };
 
 /// Made by the backward of inputs for that of the weights.
@@ -47,10 +29,11 @@ struct WeightGradientInputs {
 };
 
 void check_arguments(const Var& x, const Routing& routing, const ExpertWeights& weights,
-                     std::int64_t num_experts, const Communicator& ep) {
+                     std::int64_t num_experts, const Communicator& group, int etp) {
   const Shape &gate = weights.gate->value.shape(), &down = weights.down->value.shape();
-  HYSPARSE_CHECK(num_experts % ep.size() == 0 && gate.rank() == 3 && gate[0] == num_experts / ep.size(),
-                 "{} experts over {} ranks, {} {}", num_experts, ep.size(), weights.gate->name, gate.str());
+  HYSPARSE_CHECK(gate.rank() == 3 && gate[0] * group.size() == num_experts * etp,
+                 "{} experts over {} ranks, etp {}, {} {}", num_experts, group.size(), etp, weights.gate->name,
+                 gate.str());
   HYSPARSE_CHECK(x.value.rank() == 2 && x.dim(1) == gate[2], "x {}, {} {}", x.shape().str(), weights.gate->name,
                  gate.str());
   HYSPARSE_CHECK(weights.up->value.shape() == gate && down == (Shape{gate[0], gate[2], gate[1]}),
@@ -60,59 +43,80 @@ void check_arguments(const Var& x, const Routing& routing, const ExpertWeights& 
                  "x {}, ids {}, weights {}", x.shape().str(), ids.str(), routing.weights.shape().str());
 }
 
-std::shared_ptr<Context> make_context(const Tape& tape, const Routing& routing, const ExpertWeights& weights,
-                                      std::int64_t num_experts, Communicator& ep) {
+/// Brings the tokens to this rank's experts (in a group of one they are there) and sorts them; `source` gets
+/// their rows.
+std::shared_ptr<Context> make_context(const Stream& stream, const Tensor& x, const Routing& routing,
+                                      const ExpertWeights& weights, std::int64_t num_experts,
+                                      Communicator& group, int etp, Tensor& source) {
   auto context = std::make_shared<Context>();
-  context->stream = tape.stream();
-  context->plan = plan_dispatch(routing.expert_ids, num_experts, ep);
-  context->ep = &ep;
-  context->rows = {context->plan.offsets, context->plan.sources, ep.size() > 1};
+  context->stream = stream;
   context->weights = {weights.gate->value, weights.up->value, weights.down->value};
-  context->slots = routing.expert_ids.dim(1);
   context->hidden_size = weights.gate->value.dim(2);
   context->width = weights.gate->value.dim(1);
-  context->row_weights = context->empty({context->plan.worked()});
+  Dispatch::Received here{x, routing.expert_ids, routing.weights.value};
+  if (group.size() > 1) {
+    context->dispatch.emplace(stream, routing.expert_ids, num_experts, group, etp);
+    here = context->dispatch->send(x, routing.weights.value);
+  }
+  source = here.rows;
+  context->order = order_by_expert(here.ids, weights.gate->value.dim(0));
+  context->rows = {context->order.offsets, context->order.sources};
+  context->row_weights = context->empty({context->order.rows()});
+  HYSPARSE_LAUNCH(stream, gather_values, here.weights, context->order.assignments, context->row_weights);
   return context;
+}
+
+/// From drows [M, D + 1] of the sorted rows to the tokens, wherever they are.
+void give_input_gradients(const Context& context, const Tensor& drows, Gradient* dx, Gradient* dweights) {
+  const Tensor& positions = context.order.positions;
+  if (context.dispatch) {
+    const Tensor rows = context.empty({positions.dim(0), context.hidden_size + positions.dim(1)});
+    HYSPARSE_LAUNCH(context.stream, combine_gradients, drows, positions, rows);
+    return context.dispatch->return_gradient(rows, dx, dweights);
+  }
+  if (dx != nullptr) {
+    const auto [buffer, add] = dx->target();
+    HYSPARSE_LAUNCH(context.stream, combine_rows, drows, positions, buffer, add);
+  }
+  if (dweights != nullptr) {
+    const auto [buffer, add] = dweights->target();
+    HYSPARSE_LAUNCH(context.stream, take_last_column, drows, positions, buffer, add);
+  }
 }
 
 }  // namespace
 
 Var moe_experts(Tape& tape, const Var& x, const Routing& routing, const ExpertWeights& weights,
-                std::int64_t num_experts, Communicator& ep) {
-  check_arguments(x, routing, weights, num_experts, ep);
+                std::int64_t num_experts, Communicator& group, int etp) {
+  check_arguments(x, routing, weights, num_experts, group, etp);
   const Stream stream = tape.stream();
-  const auto context = make_context(tape, routing, weights, num_experts, ep);
-  const DispatchPlan& plan = context->plan;
-  const std::int64_t worked = plan.worked();
-
-  // Rows of tokens and their weights, then their experts.
-  const Tensor source = context->send(x.value, routing.weights.value);
-  if (context->alone()) {
-    HYSPARSE_LAUNCH(stream, gather_values, routing.weights.value, plan.assignments, context->row_weights);
-  } else {
-    HYSPARSE_LAUNCH(stream, gather_last_column, source, plan.sources, context->row_weights);
-  }
+  Tensor source;  // of the rows: tokens, or what came from all ranks
+  const auto context = make_context(stream, x.value, routing, weights, num_experts, group, etp, source);
+  const std::int64_t worked = context->order.rows();
   cpu::ExpertsForward forward{context->rows, context->weights, source, context->row_weights, {}, {}, {}};
   forward.gate = context->empty({worked, context->width});
   forward.up = context->empty({worked, context->width});
   forward.out = context->empty({worked, context->hidden_size});
   HYSPARSE_LAUNCH(stream, experts_forward, forward);
-  const Tensor y = Tensor::empty(x.shape(), x.value.dtype(), x.value.device());
-  HYSPARSE_LAUNCH(stream, combine_rows, context->give_back(forward.out), plan.positions, y, false);
+  const Tensor combined = Tensor::empty({source.dim(0), x.dim(1)}, x.value.dtype(), x.value.device());
+  HYSPARSE_LAUNCH(stream, combine_rows, forward.out, context->order.positions, combined, false);
+  const Tensor y = context->dispatch ? context->dispatch->combine(combined) : combined;
 
   const Var gate = tape.parameter(*weights.gate), up = tape.parameter(*weights.up),
             down = tape.parameter(*weights.down);
-  const Var out = tape.output(y, {x, routing.weights, gate, up, down});
+  // The other ranks of a group need this one in backward, whatever it wants itself.
+  const Var out = context->dispatch ? tape.input(y) : tape.output(y, {x, routing.weights, gate, up, down});
   if (!out.requires_grad()) return out;
 
   const bool wants_weights = gate.requires_grad() || up.requires_grad() || down.requires_grad();
   const auto kept = std::make_shared<WeightGradientInputs>();
   const auto input_grad = [context, saved_gate = tape.save(forward.gate), saved_up = tape.save(forward.up),
                            kept, wants_weights, dx = x.grad, dweights = routing.weights.grad, dy = out.grad] {
-    const std::int64_t m = context->plan.worked(), d = context->hidden_size, f = context->width;
+    const std::int64_t m = context->order.rows(), d = context->hidden_size, f = context->width;
+    const Tensor dout = context->dispatch ? context->dispatch->send_gradient(dy->value()) : dy->value();
     cpu::ExpertsBackward backward{context->rows,
                                   context->weights,
-                                  context->send(dy->value(), {}),
+                                  dout,
                                   context->row_weights,
                                   saved_gate.get(),
                                   saved_up.get(),
@@ -127,15 +131,7 @@ Var moe_experts(Tape& tape, const Var& x, const Routing& routing, const ExpertWe
     backward.dup = context->empty({m, f});
     backward.hidden = context->empty({m, f});
     HYSPARSE_LAUNCH(context->stream, experts_backward, backward);
-    const Tensor rows = context->give_back(backward.drows);
-    if (dx) {
-      const auto [buffer, add] = dx->target();
-      HYSPARSE_LAUNCH(context->stream, combine_rows, rows, context->plan.positions, buffer, add);
-    }
-    if (dweights) {
-      const auto [buffer, add] = dweights->target();
-      HYSPARSE_LAUNCH(context->stream, take_last_column, rows, context->plan.positions, buffer, add);
-    }
+    give_input_gradients(*context, backward.drows, dx.get(), dweights.get());
     if (wants_weights) *kept = {backward.dout_rows, backward.dgate, backward.dup, backward.hidden};
   };
   Tape::Closure weight_grad;

@@ -1,9 +1,9 @@
 #include "moe/router.h"
 
-#include <cmath>
-
 #include "core/backend.h"
 #include "core/cpu/matmul.h"
+#include "moe/balancing.h"
+#include "moe/capacity.h"
 #include "moe/cpu/router.h"
 
 namespace hysparse {
@@ -12,7 +12,7 @@ namespace {
 using cpu::Transpose;
 
 void check_arguments(const Var& x, const Parameter& gate, const Tensor& bias, const MoeConfig& config,
-                     std::int64_t seq_len) {
+                     const Tensor& chosen) {
   HYSPARSE_CHECK(x.value.rank() == 2 && gate.value.rank() == 2 && x.dim(1) == gate.value.dim(1) &&
                      gate.value.dim(0) == config.num_experts,
                  "x {}, {} {}, {} experts", x.shape().str(), gate.name, gate.value.shape().str(),
@@ -20,7 +20,8 @@ void check_arguments(const Var& x, const Parameter& gate, const Tensor& bias, co
   HYSPARSE_CHECK(config.top_k >= 1 && config.top_k <= config.num_experts, "top_k {} of {} experts",
                  config.top_k, config.num_experts);
   HYSPARSE_CHECK(!bias.defined() || bias.numel() == config.num_experts, "bias {}", bias.shape().str());
-  HYSPARSE_CHECK(seq_len >= 1 && x.dim(0) % seq_len == 0, "{} tokens in sequences of {}", x.dim(0), seq_len);
+  HYSPARSE_CHECK(!chosen.defined() || chosen.shape() == (Shape{x.dim(0), config.top_k}), "x {}, chosen {}",
+                 x.shape().str(), chosen.shape().str());
 }
 
 Tensor count_assignments(const Tensor& ids, std::int64_t num_experts) {
@@ -33,8 +34,9 @@ Tensor count_assignments(const Tensor& ids, std::int64_t num_experts) {
 }  // namespace
 
 Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bias, const MoeConfig& config,
-              std::int64_t seq_len) {
-  check_arguments(x, gate, bias, config, seq_len);
+              std::int64_t seq_len, const TokenSlice& slice, const Tensor& chosen) {
+  check_arguments(x, gate, bias, config, chosen);
+  const TokenSlice here = slice_of_rows(slice, x.dim(0), seq_len);
   const Stream stream = tape.stream();
   const DType dtype = x.value.dtype();
   const Device device = x.value.device();
@@ -48,7 +50,10 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   // The scores of a softmax are shares already.
   if (config.scoring == RouterScoring::sigmoid)
     forward.probabilities = Tensor::empty({tokens, experts}, dtype, device);
-  forward.ids = Tensor::empty({tokens, k}, DType::i32, device);
+  forward.chosen = chosen.defined() || config.balanced_routing;
+  forward.ids = chosen.defined()          ? chosen
+                : config.balanced_routing ? balanced_choices(here.begin, here.end, k, experts)
+                                          : Tensor::empty({tokens, k}, DType::i32, device);
   forward.weights = Tensor::empty({tokens, k}, dtype, device);
   HYSPARSE_LAUNCH(stream, router_forward, forward, config);
 
@@ -56,11 +61,8 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   routing.chosen_ids = routing.expert_ids = forward.ids;
   routing.expert_counts = count_assignments(forward.ids, experts);
   if (config.capacity_factor > 0) {
-    const auto capacity = static_cast<std::int64_t>(
-        std::ceil(config.capacity_factor * static_cast<double>(seq_len * k) / static_cast<double>(experts)));
     routing.expert_ids = forward.ids.clone();
-    routing.dropped = HYSPARSE_LAUNCH(stream, drop_over_capacity, routing.expert_ids, forward.weights, experts,
-                                      seq_len, capacity);
+    routing.dropped = drop_over_capacity(stream, routing.expert_ids, forward.weights, config, seq_len, here);
   }
 
   const Var parameter = tape.parameter(gate);

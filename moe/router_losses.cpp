@@ -14,24 +14,28 @@ double sum(const Tensor& terms) {
 
 }  // namespace
 
-Var load_balance_loss(Tape& tape, const Routing& routing, std::int64_t seq_len) {
+Var load_balance_loss(Tape& tape, const Routing& routing, std::int64_t seq_len, const TokenSlice& slice) {
   const Var& probabilities = routing.probabilities;
-  const std::int64_t tokens = probabilities.dim(0), experts = probabilities.dim(1);
-  HYSPARSE_CHECK(seq_len >= 1 && tokens % seq_len == 0, "{} tokens in sequences of {}", tokens, seq_len);
+  const std::int64_t experts = probabilities.dim(1), slots = routing.chosen_ids.dim(1);
+  const TokenSlice here = slice_of_rows(slice, probabilities.dim(0), seq_len);
   const Stream stream = tape.stream();
-  const Tensor shares = Tensor::empty({tokens / seq_len, experts}, DType::f64);
-  const Tensor losses = Tensor::empty({tokens / seq_len}, DType::f64);
-  HYSPARSE_LAUNCH(stream, load_balance_forward, routing.chosen_ids, probabilities.value, shares, losses);
+  const Tensor shares = Tensor::empty({here.total / seq_len, experts}, DType::f64);  // counts at first
+  HYSPARSE_LAUNCH(stream, count_by_sequence, routing.chosen_ids, here.begin, seq_len, shares);
+  if (here.group != nullptr) here.group->all_reduce(shares);
+  const Tensor losses = Tensor::empty({shares.dim(0)}, DType::f64);
+  HYSPARSE_LAUNCH(stream, load_balance_forward, shares, slots, probabilities.value, here.begin, seq_len,
+                  losses);
 
   const Var out = tape.output(
       scalar_tensor(sum(losses), probabilities.value.dtype(), probabilities.value.device()), {probabilities});
   if (!out.requires_grad()) return out;
-  tape.record("load_balance_loss", {out},
-              [stream, shares, dprobabilities = probabilities.grad, dout = out.grad] {
-                const double scale = scalar_value(dout->value());
-                const auto [buffer, add] = dprobabilities->target();
-                HYSPARSE_LAUNCH(stream, load_balance_backward, shares, scale, buffer, add);
-              });
+  const auto input_grad = [stream, shares, begin = here.begin, seq_len, dprobabilities = probabilities.grad,
+                           dout = out.grad] {
+    const double scale = scalar_value(dout->value());
+    const auto [buffer, add] = dprobabilities->target();
+    HYSPARSE_LAUNCH(stream, load_balance_backward, shares, begin, seq_len, scale, buffer, add);
+  };
+  tape.record("load_balance_loss", {out}, input_grad);
   return out;
 }
 

@@ -2,10 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/backend.h"
+#include "parallel/ordered_sum.h"
 
 namespace hysparse {
+
+namespace {
+
+/// A tied parameter's stage that is not this rank's; -1 when one stage holds it.
+int other_stage(const Placement& placement, const ProcessGroups& groups) {
+  if (!placement.is_tied()) return -1;
+  return groups.pp->rank() == placement.stage ? placement.second_stage : placement.stage;
+}
+
+}  // namespace
 
 double clip_scale(double norm, double max_norm) {
   return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
@@ -23,6 +35,12 @@ ShardedOptimizer::ShardedOptimizer(const Stream& stream, const AdamWConfig& conf
     const DType dtype = buffer->gradients().dtype();
     HYSPARSE_CHECK(buffer->values().dtype() == dtype, "values {}, state {}",
                    dtype_name(buffer->values().dtype()), dtype_name(dtype));
+    for (const FlatBuffer::Entry& entry : buffer->entries()) {
+      const int other = other_stage(entry.declared.placement, groups);
+      HYSPARSE_CHECK(&entry == buffer->entries().data() || other == part.other_stage,
+                     "{} beside parameters of other stages", entry.declared.name);
+      part.other_stage = other;
+    }
     part.master = buffer->value_shard();
     part.exp_avg = Tensor::zeros(part.master.shape(), dtype, part.master.device());
     part.exp_avg_sq = Tensor::zeros(part.master.shape(), dtype, part.master.device());
@@ -38,9 +56,50 @@ ShardedOptimizer::ShardedOptimizer(const Stream& stream, const AdamWConfig& conf
   }
 }
 
-void ShardedOptimizer::reduce_partial(const Part& part, Axis axis) {
-  // The gradients that are partial on this axis, end to end; those of a shard with copies in one slot per
-  // distinct part, of which each rank fills its own, so that one sum over the axis adds what belongs together.
+void ShardedOptimizer::start_reduce(std::size_t buffer) {
+  Part& part = parts_.at(buffer);
+  if (part.reducing || part.other_stage >= 0) return;
+  part.reducing = part.group->start_reduce_scatter(part.buffer->gradients(), part.buffer->gradient_shard());
+}
+
+void ShardedOptimizer::progress() {
+  for (const Part& part : parts_) {
+    if (part.reducing) part.reducing->test();
+    if (part.gathering) part.gathering->test();
+  }
+}
+
+void ShardedOptimizer::reduce_gradients() {
+  for (Part& part : parts_) {
+    if (part.reducing) {
+      std::exchange(part.reducing, nullptr)->wait();
+    } else {  // needs less scratch than one that is started
+      part.group->reduce_scatter(part.buffer->gradients(), part.buffer->gradient_shard());
+    }
+  }
+  for (const Part& part : parts_) {
+    if (part.other_stage >= 0) add_other_stage(part);
+  }
+  for (const Axis axis : {Axis::tp, Axis::ep, Axis::etp}) reduce_partial(axis);
+}
+
+void ShardedOptimizer::add_other_stage(const Part& part) {
+  // Both stages' buffers hold the same parameters, so that ranks of one data coordinate have the same shard.
+  Communicator& pp = *groups_->pp;
+  const Tensor own = part.buffer->gradient_shard();
+  const Tensor other = Tensor::empty(own.shape(), own.dtype(), own.device());
+  const auto received = pp.receive(other, part.other_stage, 0), sent = pp.send(own, part.other_stage, 0);
+  received->wait();
+  sent->wait();
+  std::vector<const void*> terms{own.raw(), other.raw()};
+  if (part.other_stage < pp.rank()) std::swap(terms[0], terms[1]);
+  cpu::ordered_sum(own.dtype(), terms, own.numel(), own.raw());
+}
+
+void ShardedOptimizer::reduce_partial(Axis axis) {
+  // What this rank's shards hold of the gradients that are partial on this axis, end to end; those of a sharded
+  // parameter with copies in one slot per distinct part, of which each rank fills its own, so that one sum over
+  // the axis adds what belongs together. The ranks of the axis have the same shards of buffers of one layout.
   struct Slot {
     Tensor grad;
     std::int64_t own;  // where this rank's part goes
@@ -48,29 +107,26 @@ void ShardedOptimizer::reduce_partial(const Part& part, Axis axis) {
   std::vector<Slot> slots;
   std::int64_t total = 0;
   const Mesh& mesh = groups_->mesh;
-  for (std::size_t i = 0; i < part.buffer->entries().size(); ++i) {
-    const FlatBuffer::Entry& entry = part.buffer->entries()[i];
-    const std::vector<Axis> axes = entry.declared.placement.partial_axes(mesh);
-    if (std::find(axes.begin(), axes.end(), axis) == axes.end()) continue;
-    for (const auto& [model_axis, placement] : entry.declared.placement.model_axes()) {
-      if (model_axis != axis) continue;
-      const int own = part_of(placement, mesh.size(axis), mesh.coordinate(axis, groups_->rank));
-      slots.push_back({part.buffer->parameter(i).grad.view({entry.numel}), total + own * entry.numel});
-      total += (placement.sharded ? placement.parts : 1) * entry.numel;
+  for (const Part& part : parts_) {
+    for (const FlatBuffer::Piece& piece : part.pieces) {
+      const FlatBuffer::Entry& entry = part.buffer->entries()[piece.entry];
+      const std::vector<Axis> axes = entry.declared.placement.partial_axes(mesh);
+      if (std::find(axes.begin(), axes.end(), axis) == axes.end()) continue;
+      const std::int64_t numel = piece.end - piece.begin;
+      for (const auto& [model_axis, placement] : entry.declared.placement.model_axes()) {
+        if (model_axis != axis) continue;
+        const int own = part_of(placement, mesh.size(axis), mesh.coordinate(axis, groups_->rank));
+        slots.push_back({part.buffer->gradients().slice(entry.begin + piece.begin, entry.begin + piece.end),
+                         total + own * numel});
+        total += (placement.sharded ? placement.parts : 1) * numel;
+      }
     }
   }
   if (total == 0) return;
-  const Tensor sum = Tensor::zeros({total}, part.buffer->gradients().dtype());
+  const Tensor sum = Tensor::zeros({total}, slots.front().grad.dtype());
   for (const Slot& s : slots) sum.slice(s.own, s.own + s.grad.numel()).copy_from(s.grad);
   groups_->axis(axis).all_reduce(sum);
   for (const Slot& s : slots) s.grad.copy_from(sum.slice(s.own, s.own + s.grad.numel()));
-}
-
-void ShardedOptimizer::reduce_gradients() {
-  for (const Part& part : parts_) {
-    for (const Axis axis : {Axis::tp, Axis::ep, Axis::etp}) reduce_partial(part, axis);
-    part.group->reduce_scatter(part.buffer->gradients(), part.buffer->gradient_shard());
-  }
 }
 
 double ShardedOptimizer::global_norm() {
@@ -85,6 +141,7 @@ double ShardedOptimizer::global_norm() {
 }
 
 void ShardedOptimizer::apply(double lr, double gradient_scale) {
+  wait_gathered();
   ++steps_;
   for (const Part& part : parts_) {
     adamw_update(stream_, config_, steps_, lr, gradient_scale, part.updates, part.master,
@@ -92,8 +149,25 @@ void ShardedOptimizer::apply(double lr, double gradient_scale) {
   }
 }
 
+void ShardedOptimizer::start_gather() {
+  for (Part& part : parts_) {
+    HYSPARSE_CHECK(!part.gathering, "buffers are being gathered");
+    part.gathering = part.group->start_all_gather(part.buffer->value_shard(), part.buffer->values());
+  }
+}
+
+void ShardedOptimizer::wait_gathered(std::size_t buffer) {
+  Part& part = parts_.at(buffer);
+  if (part.gathering) std::exchange(part.gathering, nullptr)->wait();
+}
+
+void ShardedOptimizer::wait_gathered() {
+  for (std::size_t i = 0; i < parts_.size(); ++i) wait_gathered(i);
+}
+
 void ShardedOptimizer::gather_parameters() {
-  for (const Part& part : parts_) part.group->all_gather(part.buffer->value_shard(), part.buffer->values());
+  start_gather();
+  wait_gathered();
 }
 
 double ShardedOptimizer::step(double lr, double max_norm) {

@@ -2,9 +2,16 @@
 /// parameters over dp x cp, experts over edp. One step, after backward has left each rank's gradients in the
 /// flat buffers:
 ///
-///   reduce_gradients    partial replicas are summed over their model axis, then each rank gets the sum of its
-///   shard global_norm         every element of every parameter counted once apply               AdamW on this
-///   rank's shard gather_parameters   every rank gets the other shards' new values
+///   - reduce_gradients: each rank gets the data axis's sum of its shard; on shards, the two stages' gradients
+///   of
+///     tied parameters are summed over pp, and partial replicas over their model axis;
+///   - global_norm: every element of every parameter counted once;
+///   - apply: AdamW on this rank's shard;
+///   - gather_parameters: every rank gets the other shards' new values.
+///
+/// Buffers are buckets: with start_reduce the sums run while backward works on earlier layers, with
+/// start_gather the new values arrive while the next forward works on earlier ones. Either way the results are
+/// bitwise those of the calls above.
 ///
 /// The state is f32 (f64 in f64 runs), like the gradients. On the CPU the value buffer is in that dtype too,
 /// and is the master: no second copy. With values in bf16 the master of a shard is a tensor of its own
@@ -13,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -40,20 +48,33 @@ double clip_scale(double norm, double max_norm);
 
 class ShardedOptimizer {
  public:
-  /// `buffers`: one per mesh kind, of this rank. All of them, the groups and the stream's pool must outlive
-  /// this.
+  /// `buffers`: of this rank, any number of either mesh kind, between them every parameter that is here once;
+  /// the ranks of a stage have the same ones. A buffer holds parameters of one stage or of the same two (tied).
+  /// All of them, the groups and the stream's pool must outlive this.
   ShardedOptimizer(const Stream& stream, const AdamWConfig& config, const ProcessGroups& groups,
                    std::vector<const FlatBuffer*> buffers);
 
-  /// Afterwards gradient_shard() of each buffer holds the sum; the rest of the gradients is used up.
-  /// Collective.
+  /// Starts the sum over the data axis of the gradients of buffer number `buffer`, which backward must be done
+  /// with; the rest of backward may still run. Every rank starts the buffers in the same order. Nothing happens
+  /// for one that is under way and for one with a parameter of two stages, whose gradients are not whole yet.
+  void start_reduce(std::size_t buffer);
+  /// Keeps what is under way going; cheap, to be called now and then from long computations.
+  void progress();
+  /// Starts what is not under way and waits for all. Afterwards gradient_shard() of each buffer holds the sum;
+  /// the rest of the gradients is used up. Collective.
   void reduce_gradients();
   /// Norm over all parameters of the reduced gradients; bitwise the same on every rank and in every run of one
   /// layout. Collective.
   double global_norm();
   /// Counts a step; gradients are multiplied by gradient_scale first.
   void apply(double lr, double gradient_scale);
-  /// Also needed after values were loaded into state(). Collective.
+  /// Starts to bring every rank the other shards' values, buffer by buffer.
+  void start_gather();
+  /// The values of buffer number `buffer` may be used afterwards. Nothing happens when they are there.
+  void wait_gathered(std::size_t buffer);
+  /// For all buffers; needed before this goes away, if a gather was started.
+  void wait_gathered();
+  /// Both, for all buffers; also needed after values were loaded into state(). Collective.
   void gather_parameters();
 
   /// All four, with clipping to max_norm; returns the norm before clipping.
@@ -75,8 +96,11 @@ class ShardedOptimizer {
     Tensor exp_avg, exp_avg_sq;  // (shard)
     std::vector<UpdateRange> updates;  // in the shard
     std::vector<cpu::Range> counted;   // in the shard: what the norm counts on this rank
+    int other_stage = -1;              // that holds these parameters too
+    std::unique_ptr<Pending> reducing, gathering;
   };
-  void reduce_partial(const Part& part, Axis axis);
+  void add_other_stage(const Part& part);
+  void reduce_partial(Axis axis);
 
   Stream stream_;
   AdamWConfig config_;

@@ -25,12 +25,14 @@ struct Traffic {
   std::int64_t bytes = 0;  ///< size of this rank's send buffer, summed
 };
 
-/// A transfer under way; wait() before touching its tensors, and exactly once. Destroying one unwaited is a
-/// bug.
+/// A transfer or collective under way; wait() before touching its tensors, and exactly once. Destroying one
+/// unwaited is a bug.
 class Pending {
  public:
   virtual ~Pending() = default;
   virtual void wait() = 0;
+  /// Makes progress; true when complete. wait() is still needed then, and cheap.
+  virtual bool test() = 0;
 };
 
 class Communicator {
@@ -58,6 +60,14 @@ class Communicator {
   virtual std::unique_ptr<Pending> send(const Tensor& tensor, int to, int tag) = 0;
   virtual std::unique_ptr<Pending> receive(const Tensor& tensor, int from, int tag) = 0;
   virtual void barrier() = 0;
+
+  /// reduce_scatter and all_gather that run while the caller does something else and now and then calls test:
+  /// same contracts, bitwise the same results, counted under the same names. Several may be under way, between
+  /// and beside other operations; every rank of the group starts them in the same order among these. Until
+  /// wait, `in` must not be written and `out` neither read nor written. start_reduce_scatter needs scratch of
+  /// (size - 1) / size of `in` until it is complete.
+  virtual std::unique_ptr<Pending> start_reduce_scatter(const Tensor& in, const Tensor& out) = 0;
+  virtual std::unique_ptr<Pending> start_all_gather(const Tensor& in, const Tensor& out) = 0;
 
   /// By operation: "all_reduce" -> {calls, bytes}. Counted by every implementation, a group of one included (as
   /// zero bytes: nothing leaves the rank).

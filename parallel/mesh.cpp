@@ -85,6 +85,10 @@ std::string_view axis_name(Axis axis) {
       return "ep";
     case Axis::etp:
       return "etp";
+    case Axis::ep_etp:
+      return "ep_etp";
+    case Axis::stage:
+      return "stage";
     case Axis::world:
       return "world";
   }
@@ -108,7 +112,8 @@ Mesh::Mesh(const MeshConfig& config, int world)
   // Worlds that work for both meshes are the multiples of the least common one.
   const std::int64_t unit = std::lcm(dense_ranks, expert_ranks);
   if (world % dense_ranks != 0) problems.push_back(factor_problem("dp", dense, unit, world));
-  if (world % expert_ranks != 0) problems.push_back(factor_problem("edp", expert, unit, world));
+  const bool said = !problems.empty() && ep_ * etp_ == 1;  // it is pp's fault, once
+  if (world % expert_ranks != 0 && !said) problems.push_back(factor_problem("edp", expert, unit, world));
   if (!problems.empty()) throw Error(problems);
   dp_ = static_cast<int>(world / dense_ranks);
   edp_ = static_cast<int>(world / expert_ranks);
@@ -132,6 +137,10 @@ Mesh::Digit Mesh::digit(Axis axis) const {
       return {ep_, etp_};
     case Axis::etp:
       return {etp_, 1};
+    case Axis::ep_etp:
+      return {ep_ * etp_, 1};
+    case Axis::stage:
+      return {dp_ * cp_ * tp_, 1};
     case Axis::world:
       return {world_, 1};
   }

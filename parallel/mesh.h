@@ -13,8 +13,10 @@
 namespace hysparse {
 
 /// dp_cp is dp and cp taken together (coordinate dp_i * cp + cp_i): the ranks that hold the same dense
-/// parameters, over which their gradients are summed and their optimizer state is sharded.
-enum class Axis { pp, dp, cp, tp, dp_cp, edp, ep, etp, world };
+/// parameters, over which their gradients are summed and their optimizer state is sharded. ep_etp is ep and etp
+/// taken together (coordinate ep_i * etp + etp_i): the ranks that hold one copy of the experts between them.
+/// stage is everything but pp (coordinate (dp_i * cp + cp_i) * tp + tp_i): the ranks of one pipeline stage.
+enum class Axis { pp, dp, cp, tp, dp_cp, edp, ep, etp, ep_etp, stage, world };
 std::string_view axis_name(Axis axis);
 
 struct MeshConfig {

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
+#include "parallel/deadline.h"
 #include "parallel/mpi_exchange.h"
+#include "parallel/mpi_pending.h"
 #include "parallel/ordered_sum.h"
 
 namespace hysparse {
@@ -13,22 +16,9 @@ namespace {
 using detail::check_mpi;
 using detail::Exchange;
 using detail::MpiGroup;
+using detail::MpiPending;
 
 constexpr int highest_tag = 32766;  // MPI promises 32767; 0 is the collectives'
-
-class MpiPending final : public Pending {
- public:
-  explicit MpiPending(Exchange exchange) : exchange_(std::move(exchange)) {}
-  void wait() override {
-    HYSPARSE_CHECK(!waited_);
-    waited_ = true;
-    exchange_.wait();
-  }
-
- private:
-  Exchange exchange_;
-  bool waited_ = false;
-};
 
 class MpiCommunicator final : public Communicator {
  public:
@@ -45,7 +35,7 @@ class MpiCommunicator final : public Communicator {
     if (tensor.bytes() <= tuning_.small_bytes) return all_reduce_small(tensor);
     const std::vector<std::int64_t> parts = even_parts(tensor.numel());
     reduce_parts("all_reduce", tensor, parts, part(tensor, parts, rank()));
-    gather_parts("all_reduce", tensor, parts);
+    start_gather("all_reduce", tensor, parts).wait();
   }
 
   void reduce_scatter(const Tensor& in, const Tensor& out) override {
@@ -61,7 +51,7 @@ class MpiCommunicator final : public Communicator {
     const std::vector<std::int64_t> parts = even_parts(out.numel());
     char* own = part(out, parts, rank());
     if (own != host(in)) std::memcpy(own, host(in), static_cast<std::size_t>(in.bytes()));
-    gather_parts("all_gather", out, parts);
+    start_gather("all_gather", out, parts).wait();
   }
 
   void all_to_all(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
@@ -115,6 +105,37 @@ class MpiCommunicator final : public Communicator {
     Exchange exchange = begin("barrier", {});
     exchange.barrier();
     exchange.wait();
+  }
+
+  std::unique_ptr<Pending> start_reduce_scatter(const Tensor& in, const Tensor& out) override {
+    check_reduce_scatter(in, out);
+    count("reduce_scatter", in.bytes());
+    const std::int64_t bytes = out.bytes();
+    Exchange exchange = begin("reduce_scatter", {in, out});
+    const char* own = host(in) + rank() * bytes;
+    std::vector<Tensor> parts(static_cast<std::size_t>(size()));  // of the others, by rank
+    for (int step = 1; step < size(); ++step) {
+      // Each of its own: memory of moderate size is kept when it is freed.
+      Tensor& theirs = parts[static_cast<std::size_t>(before(step))];
+      theirs = Tensor::empty(out.shape(), out.dtype());
+      exchange.keep(theirs);
+      exchange.receive(before(step), host(theirs), bytes);
+      exchange.send(after(step), host(in) + after(step) * bytes, bytes);
+    }
+    return std::make_unique<MpiPending>(std::move(exchange), [in, out, own, parts = std::move(parts)] {
+      std::vector<const void*> sources;
+      for (const Tensor& part : parts) sources.push_back(part.defined() ? part.raw() : own);
+      cpu::ordered_sum(out.dtype(), sources, out.numel(), host(out));
+    });
+  }
+
+  std::unique_ptr<Pending> start_all_gather(const Tensor& in, const Tensor& out) override {
+    check_all_gather(in, out);
+    count("all_gather", in.bytes());
+    const std::vector<std::int64_t> parts = even_parts(out.numel());
+    char* own = part(out, parts, rank());
+    if (own != host(in) && in.numel() > 0) std::memcpy(own, host(in), static_cast<std::size_t>(in.bytes()));
+    return std::make_unique<MpiPending>(start_gather("all_gather", out, parts));
   }
 
  private:
@@ -220,7 +241,8 @@ class MpiCommunicator final : public Communicator {
   }
 
   /// tensor's parts <- each rank's own part of it.
-  void gather_parts(const char* operation, const Tensor& tensor, const std::vector<std::int64_t>& parts) {
+  Exchange start_gather(const char* operation, const Tensor& tensor,
+                        const std::vector<std::int64_t>& parts) const {
     const std::int64_t element = dtype_size(tensor.dtype());
     const auto bytes = [&](int r) {
       return (parts[static_cast<std::size_t>(r) + 1] - parts[static_cast<std::size_t>(r)]) * element;
@@ -230,7 +252,7 @@ class MpiCommunicator final : public Communicator {
       exchange.receive(before(step), part(tensor, parts, before(step)), bytes(before(step)));
       exchange.send(after(step), part(tensor, parts, rank()), bytes(rank()));
     }
-    exchange.wait();
+    return exchange;
   }
 
   std::shared_ptr<MpiGroup> group_;
@@ -251,8 +273,11 @@ std::unique_ptr<Communicator> mpi_communicator(std::string name, const std::vect
                                                const MpiTuning& tuning) {
   auto result = std::make_shared<MpiGroup>();
   result->name = std::move(name);
+  result->short_name = detail::ShortName(result->name);
   result->world_ranks = ranks;
   result->piece_bytes = tuning.piece_bytes;
+  const detail::MeetingDeadline deadline(fmt::format("creation of group {}", result->name));
+  const detail::InOperation here(detail::ShortName("creation"), result->short_name);
   GroupHandle world, group;
   check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &world.group), "MPI_Comm_group");
   check_mpi(MPI_Group_incl(world.group, static_cast<int>(ranks.size()), ranks.data(), &group.group),

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <exception>
-#include <mutex>
 #include <set>
 #include <thread>
 
@@ -20,9 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 std::atomic<double> timeout_seconds{600.0};
 std::atomic<bool> abandoned{false};
-
-std::mutex context_mutex;
-std::string context;
 
 /// Polls at full speed, then yields between polls, then (when the other side is evidently busy with something
 /// long) sleeps between them.
@@ -42,11 +39,6 @@ void set_collective_timeout(double seconds) {
   timeout_seconds = seconds;
 }
 
-void set_collective_context(std::string text) {
-  const std::lock_guard lock(context_mutex);
-  context = std::move(text);
-}
-
 bool mpi_abandoned() {
   return abandoned;
 }
@@ -59,6 +51,30 @@ void check_mpi(int code, const char* what) {
   int length = 0;
   MPI_Error_string(code, text, &length);
   throw_failure("rank {}: {}: {}", rank_in_messages(), what, text);
+}
+
+double collective_timeout() {
+  return timeout_seconds;
+}
+
+std::string timeout_message(const std::string& operation, double seconds, const std::string& waiting) {
+  const std::string where = own_whereabouts();
+  std::string text = fmt::format(
+      "rank {}: {}{}{} has waited {:.1f} s for {}, longer than the timeout of {} s "
+      "(train.collective_timeout_s): "
+      "a rank is lost, stuck or far behind",
+      rank_in_messages(), operation, where.empty() ? "" : " in ", where, seconds, waiting,
+      timeout_seconds.load());
+  const std::vector<std::string> lines = whereabouts_of_host();
+  if (!lines.empty() && first_to_report())
+    text += fmt::format("\nthe ranks of this host:\n  {}", fmt::join(lines, "\n  "));
+  return text;
+}
+
+void print_problems(const std::string& text) {
+  std::fflush(stdout);
+  fmt::print(stderr, "{}\n", text);
+  std::fflush(stderr);
 }
 
 MpiGroup::~MpiGroup() {
@@ -108,23 +124,51 @@ void Exchange::barrier() {
   check_mpi(MPI_Ibarrier(group_->comm, add(-1)), "MPI_Ibarrier");
 }
 
-void Exchange::wait() {
+bool Exchange::advance() {
   std::vector<MPI_Request>& requests = state_->requests;
+  for (; state_->done < requests.size(); ++state_->done) {
+    int complete = 0;
+    check_mpi(MPI_Test(&requests[state_->done], &complete, MPI_STATUS_IGNORE), operation_);
+    if (!complete) return false;
+  }
+  return true;
+}
+
+void Exchange::clear() {
+  state_->requests.clear();
+  state_->peers.clear();
+  state_->done = 0;
+  state_->kept.clear();
+}
+
+bool Exchange::test() {
+  if (!advance()) return false;
+  clear();
+  return true;
+}
+
+void Exchange::wait() {
+  if (!advance()) {
+    const InOperation here(ShortName(operation_), group_->short_name);
+    poll();
+  }
+  clear();
+}
+
+void Exchange::poll() {
   Clock::time_point progress = Clock::now();
   int idle = 0;
-  for (std::size_t done = 0; done < requests.size();) {
-    int complete = 0;
-    check_mpi(MPI_Test(&requests[done], &complete, MPI_STATUS_IGNORE), operation_);
-    if (complete) {
-      ++done;
-      if (idle > 0) progress = Clock::now();
+  for (std::size_t done = state_->done; !advance();) {
+    if (state_->done > done) {
+      done = state_->done;
+      progress = Clock::now();
       idle = 0;
       continue;
     }
     if (++idle < polls_before_yield) continue;
     if (idle % polls_per_clock == 0) {
       const double waited = seconds_since(progress);
-      if (waited > timeout_seconds) fail(done, waited);
+      if (waited > timeout_seconds) fail(waited);
       if (waited > seconds_before_sleep) {
         std::this_thread::sleep_for(nap);
         idle = polls_per_clock - 1;  // look at the clock, and sleep, at every poll from here on
@@ -132,15 +176,12 @@ void Exchange::wait() {
     }
     sched_yield();
   }
-  requests.clear();
-  state_->peers.clear();
-  state_->kept.clear();
 }
 
-void Exchange::fail(std::size_t done, double seconds) {
+void Exchange::fail(double seconds) {
   std::set<int> ranks;
   bool everyone = false;
-  for (std::size_t i = done; i < state_->requests.size(); ++i) {
+  for (std::size_t i = state_->done; i < state_->requests.size(); ++i) {
     int complete = 0;
     MPI_Test(&state_->requests[i], &complete, MPI_STATUS_IGNORE);
     if (complete) continue;
@@ -153,12 +194,9 @@ void Exchange::fail(std::size_t done, double seconds) {
   const std::string waiting = everyone || ranks.empty() ? std::string("the other ranks")
                                                         : fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s",
                                                                       fmt::join(ranks, ", "));
-  const std::lock_guard lock(context_mutex);
-  throw_failure(
-      "rank {}: {} of group {} (rank {} of {}){}{} has waited {:.1f} s for {}, longer than the timeout of {} s "
-      "(train.collective_timeout_s): a rank is lost, stuck or far behind",
-      rank_in_messages(), operation_, group_->name, group_->rank, group_->world_ranks.size(),
-      context.empty() ? "" : " in ", context, seconds, waiting, timeout_seconds.load());
+  throw CollectiveTimeout(timeout_message(fmt::format("{} of group {} (rank {} of {})", operation_,
+                                                      group_->name, group_->rank, group_->world_ranks.size()),
+                                          seconds, waiting));
 }
 
 }  // namespace detail

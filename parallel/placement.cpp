@@ -84,12 +84,13 @@ std::vector<std::pair<Axis, AxisPlacement>> Placement::model_axes() const {
 }
 
 bool Placement::is_held(const Mesh& on, int rank) const {
-  return on.coordinate(Axis::pp, rank) == stage;
+  const int here = on.coordinate(Axis::pp, rank);
+  return here == stage || here == second_stage;
 }
 
 Box Placement::local_box(const Shape& global, const Mesh& on, int rank) const {
-  HYSPARSE_CHECK(is_held(on, rank), "rank {} is on stage {}, the parameter on {}", rank,
-                 on.coordinate(Axis::pp, rank), stage);
+  HYSPARSE_CHECK(is_held(on, rank), "rank {} is on stage {}, the parameter on {} and {}", rank,
+                 on.coordinate(Axis::pp, rank), stage, second_stage);
   Box box{global, global};
   for (int d = 0; d < global.rank(); ++d) box.offset.set(d, 0);
   for (const auto& [axis, placement] : model_axes()) {
@@ -105,7 +106,7 @@ Box Placement::local_box(const Shape& global, const Mesh& on, int rank) const {
 }
 
 bool Placement::is_owner(const Mesh& on, int rank) const {
-  if (!is_held(on, rank)) return false;
+  if (on.coordinate(Axis::pp, rank) != stage) return false;
   for (const auto& [axis, placement] : model_axes()) {
     if (!is_first_copy(placement, on.size(axis), on.coordinate(axis, rank))) return false;
   }

@@ -61,15 +61,20 @@ struct Placement {
   AxisPlacement ep;   ///< expert
   AxisPlacement etp;  ///< expert; splits what ep leaves
   int stage = 0;      ///< pipeline stage that holds it
+  /// Also held there (tied embeddings; -1 or the same stage: nowhere else). Gradients of the two copies are
+  /// summed, so that the copies stay equal; the one on `stage` is the owner.
+  int second_stage = -1;
 
-  /// True on the ranks of its stage: the others hold no part of it.
+  /// True when two stages hold it.
+  bool is_tied() const { return second_stage >= 0 && second_stage != stage; }
+  /// True on the ranks of its stage, or stages: the others hold no part of it.
   bool is_held(const Mesh& mesh, int rank) const;
   /// The part of a `global` parameter that `rank` holds. Throws CheckFailure when it holds none, when a sharded
   /// dim does not divide, or when the parts do not divide the axis.
   Box local_box(const Shape& global, const Mesh& mesh, int rank) const;
   /// True for exactly one rank among those that hold the same part at one data-parallel coordinate (on
-  /// data_axis): the one whose copy the global norm counts and the checkpoint writes. False on ranks that hold
-  /// nothing.
+  /// data_axis): the one whose copy the global norm counts and the checkpoint writes. False on the second stage
+  /// and on ranks that hold nothing.
   bool is_owner(const Mesh& mesh, int rank) const;
   /// The axes over which gradients must be summed before the data-parallel reduction (partial replicas; copies
   /// of a shard with parts below the axis size, where only the ranks that hold the same part are summed). Axes

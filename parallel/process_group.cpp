@@ -8,13 +8,16 @@
 
 #include <mpi.h>
 
+#include "parallel/deadline.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_exchange.h"
+#include "parallel/whereabouts_board.h"
 
 namespace hysparse {
 namespace {
 
 using detail::check_mpi;
+using detail::print_problems;
 
 /// How a rank's body ended; the values travel.
 enum class Outcome : std::int32_t { done = 0, error = 1, failure = 2 };
@@ -64,20 +67,25 @@ std::vector<std::string> unpack(const std::vector<std::uint8_t>& bytes) {
   return problems;
 }
 
-void print_problems(const std::string& text) {
-  std::fflush(stdout);
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
-}
+/// Seconds that MPI_Abort gets to end this process.
+constexpr double seconds_to_abort = 3.0;
+
+/// mpirun hands on what ranks print through pipes: what was printed last gets there before MPI_Abort's own
+/// lines.
+constexpr auto time_to_print = std::chrono::milliseconds(200);
 
 }  // namespace
 
 Runtime::Runtime(int* argc, char*** argv) : exceptions_at_start_(std::uncaught_exceptions()) {
   // What Open MPI, PMIx (srun) and PMI (MPICH, Intel) set for the ranks that they start.
-  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
-    started_ = started_ || std::getenv(variable) != nullptr;
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    const char* value = std::getenv(variable);
+    if (value == nullptr) continue;
+    started_ = true;
+    set_rank_in_messages(std::atoi(value));  // until MPI says so
   }
   if (!started_) return;
+  const detail::MeetingDeadline deadline("start of MPI");
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_FUNNELED) throw_failure("this MPI cannot run beside threads (MPI_THREAD_FUNNELED)");
@@ -90,6 +98,7 @@ Runtime::Runtime(int* argc, char*** argv) : exceptions_at_start_(std::uncaught_e
             "MPI_Comm_split_type");
   check_mpi(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(host, &local_ranks_), "MPI_Comm_size");
+  board_ = std::make_unique<detail::Board>(host);
   check_mpi(MPI_Comm_free(&host), "MPI_Comm_free");
   if (world_ > 1) {
     std::vector<int> all(static_cast<std::size_t>(world_));
@@ -100,7 +109,14 @@ Runtime::Runtime(int* argc, char*** argv) : exceptions_at_start_(std::uncaught_e
 
 Runtime::~Runtime() {
   agreement_.reset();
-  if (started_ && !mpi_abandoned() && std::uncaught_exceptions() == exceptions_at_start_) MPI_Finalize();
+  if (!started_ || mpi_abandoned() || std::uncaught_exceptions() > exceptions_at_start_) return;
+  const detail::MeetingDeadline deadline("end of MPI");
+  {
+    const detail::InOperation here(detail::ShortName("end of MPI"), {});
+    MPI_Barrier(MPI_COMM_WORLD);  // while the board is there to tell who is late
+  }
+  board_.reset();
+  MPI_Finalize();
 }
 
 std::unique_ptr<Communicator> Runtime::communicator(std::string name, const std::vector<int>& ranks) {
@@ -146,15 +162,28 @@ int Runtime::run(const std::function<int()>& body) {
     return 1;
   } catch (const std::exception& e) {
     const int status = dynamic_cast<const Error*>(&e) != nullptr ? 2 : 1;
-    if (world_ > 1) abort(status, e.what());
-    print_problems(e.what());
-    return status;
+    const std::string text = e.what(), name = fmt::format("rank {}: ", rank_);
+    const bool names_rank = world_ == 1 || status == 2 || text.starts_with(name);
+    print_problems(names_rank ? text : name + text);
+    if (world_ == 1) return status;
+    // Others whose wait is over now get to say so.
+    if (dynamic_cast<const CollectiveTimeout*>(&e) != nullptr)
+      std::this_thread::sleep_for(detail::grace_after_timeout);
+    end_all(status);
   }
 }
 
 void Runtime::abort(int status, const std::string& message) {
   print_problems(message);
-  if (started_) MPI_Abort(MPI_COMM_WORLD, status);
+  end_all(status);
+}
+
+void Runtime::end_all(int status) {
+  if (started_) {
+    std::this_thread::sleep_for(time_to_print);
+    const detail::Deadline deadline(seconds_to_abort, [status] { std::_Exit(status); });
+    MPI_Abort(MPI_COMM_WORLD, status);
+  }
   std::_Exit(status);
 }
 
@@ -173,6 +202,8 @@ ProcessGroups::ProcessGroups(Runtime& runtime, const Mesh& mesh_of_run)
   edp = create(Axis::edp);
   ep = create(Axis::ep);
   etp = create(Axis::etp);
+  experts = create(Axis::ep_etp);
+  stage = create(Axis::stage);
 }
 
 Communicator& ProcessGroups::axis(Axis axis) const {
@@ -193,6 +224,10 @@ Communicator& ProcessGroups::axis(Axis axis) const {
       return *ep;
     case Axis::etp:
       return *etp;
+    case Axis::ep_etp:
+      return *experts;
+    case Axis::stage:
+      return *stage;
     case Axis::world:
       return *world;
   }

@@ -1,13 +1,13 @@
 /// The process's place in the run: MPI is started and ended here, and the groups of every mesh axis are made
 /// here, in one order. The only public face of MPI in the tree.
 ///
-/// How a run ends, whatever happens (Runtime::run does this for a whole program):
-///   - what all ranks agreed on (agree throws AgreedError or AgreedFailure on each) ends every rank in order:
-///   rank 0 prints
-///     it, all return 2 or 1;
-///   - anything else may have struck one rank alone, while the others wait in a collective: that rank prints
-///   its message
-///     and aborts them all.
+/// How a run ends, whatever happens (Runtime::run does this for a whole program). What all ranks agreed on
+/// (agree throws AgreedError or AgreedFailure on each) ends every rank in order: rank 0 prints it, all return 2
+/// or 1. Anything else may have struck one rank alone, while the others wait in a collective: that rank prints
+/// its message and aborts them all. A collective that waits too long (set_collective_timeout) does the same,
+/// after a second in which other ranks whose wait is over can print theirs; so does a group whose creation, or
+/// a start or end of MPI that takes too long.
+///
 /// The Runtime must outlive the try block that catches: destroyed while an exception passes, or after a
 /// transfer was given up (a timeout), it leaves MPI as it is, since MPI_Finalize would wait for ranks that do
 /// not come; mpirun then ends the others when this process exits.
@@ -35,6 +35,16 @@ class AgreedFailure : public Failure {
  public:
   using Failure::Failure;
 };
+
+/// A transfer that made no progress for longer than the collective timeout; thrown on the ranks that waited.
+class CollectiveTimeout : public Failure {
+ public:
+  using Failure::Failure;
+};
+
+namespace detail {
+class Board;
+}
 
 /// RAII for MPI_Init_thread(FUNNELED) / MPI_Finalize. Under plain execution without mpirun there is one rank,
 /// and MPI is not started at all (no dependence on a working network on a laptop). One per process;
@@ -67,22 +77,23 @@ class Runtime {
   int run(const std::function<int()>& body);
 
   /// Ends every rank at once after an unrecoverable failure: prints the message, then MPI_Abort (std::_Exit
-  /// alone).
+  /// alone, and when MPI_Abort does not end this process either).
   [[noreturn]] void abort(int status, const std::string& message);
 
  private:
+  [[noreturn]] void end_all(int status);
+
   int rank_ = 0, world_ = 1, local_rank_ = 0, local_ranks_ = 1;
   bool started_ = false;
   int exceptions_at_start_ = 0;
+  std::unique_ptr<detail::Board> board_;     // null without MPI
   std::unique_ptr<Communicator> agreement_;  // of the world, for agree alone; null for one rank
 };
 
-/// Seconds without progress after which an operation names rank, operation and group and throws Failure
-/// (train.collective_timeout_s); 600 until set.
+/// Seconds without progress after which an operation throws CollectiveTimeout, whose message names rank,
+/// operation, group, step, layer (parallel/whereabouts.h), the ranks it waits for, and what every rank of this
+/// host is at (train.collective_timeout_s); 600 until set. Holds for the creation of groups too.
 void set_collective_timeout(double seconds);
-
-/// Where the run is, for the message of a timeout: "step 12". Empty: left out.
-void set_collective_context(std::string text);
 
 /// The communicators of one rank's mesh, created eagerly in the order of the members.
 struct ProcessGroups {
@@ -90,7 +101,7 @@ struct ProcessGroups {
 
   const Mesh mesh;
   const int rank;
-  std::unique_ptr<Communicator> world, pp, dp, cp, tp, dp_cp, edp, ep, etp;
+  std::unique_ptr<Communicator> world, pp, dp, cp, tp, dp_cp, edp, ep, etp, experts /* ep_etp */, stage;
 
   Communicator& axis(Axis axis) const;
 };

@@ -36,10 +36,12 @@ struct KeyPattern {
 /// zeros where nothing is seen. q, out [S*query_len, H*E]; k, v [S*key_rows, G*E]; sinks [H] or undefined; lse
 /// [S*query_len, H]. All of one float dtype. Overwrites out and lse. `chosen`, for the causal pattern, may be
 /// null; else its tensors (blocks [S*query_len, G, K], counts [S*query_len, G]) are overwritten by the oracle's
-/// choice, unused entries by -1.
+/// choice, unused entries by -1. Where `scores` [S*query_len, G, N] is defined, `chosen` gives the block size
+/// alone and its tensors stay: scores is overwritten by what the choice goes by, -inf for blocks not visible.
 void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
-                       const Tensor& out, const Tensor& lse, const BlockLists* chosen);
+                       const Tensor& out, const Tensor& lse, const BlockLists* chosen,
+                       const Tensor& scores = {});
 
 /// Where backward writes, each a buffer of its own: overwritten, or added to where `add` is set.
 struct AttentionGradients {

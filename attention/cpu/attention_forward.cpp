@@ -15,7 +15,7 @@ template <class T>
 class TileForward {
  public:
   TileForward(const AttentionSizes& sizes, const KeyPattern& pattern, const TileGrid& grid,
-              const BlockLists* chosen)
+              const BlockLists* chosen, const Tensor& scores)
       : sizes_(sizes),
         grid_(grid),
         segmenter_(sizes, pattern),
@@ -26,7 +26,7 @@ class TileForward {
         maximum_(grid.lanes),
         sum_(grid.lanes),
         factor_(grid.lanes) {
-    if (chosen != nullptr) selector_.emplace(sizes, grid, *chosen);
+    if (chosen != nullptr) selector_.emplace(sizes, grid, *chosen, scores);
   }
 
   void run(const QueryTile& tile, const T* q, const T* k, const T* v, const T* sinks, T* out, T* lse) {
@@ -132,8 +132,8 @@ class TileForward {
 
 void attention_forward(const Stream& stream, const AttentionSizes& sizes, const KeyPattern& pattern,
                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
-                       const Tensor& out, const Tensor& lse, const BlockLists* chosen) {
-  HYSPARSE_CHECK(chosen == nullptr || pattern.kind == KeyPattern::Kind::causal);
+                       const Tensor& out, const Tensor& lse, const BlockLists* chosen, const Tensor& scores) {
+  HYSPARSE_CHECK(chosen == nullptr ? !scores.defined() : pattern.kind == KeyPattern::Kind::causal);
   dispatch_float(q.dtype(), [&]<class T>() {
     const T *q_data = q.data<T>(), *k_data = k.data<T>(), *v_data = v.data<T>();
     const T* sink_data = sinks.defined() ? sinks.data<T>() : nullptr;
@@ -145,7 +145,7 @@ void attention_forward(const Stream& stream, const AttentionSizes& sizes, const 
     const TileGrid grid = TileGrid::make<T>(sizes, pattern.kind);
     const std::int64_t slabs = sizes.sequences * sizes.num_kv_heads;
     parallel_workers(
-        stream, slabs * grid.per_sequence, [&] { return TileForward<T>(sizes, pattern, grid, chosen); },
+        stream, slabs * grid.per_sequence, [&] { return TileForward<T>(sizes, pattern, grid, chosen, scores); },
         [&](TileForward<T>& worker, std::int64_t task) {
           // The last tiles of the sequences see the most keys: they come first.
           const std::int64_t index = grid.per_sequence - 1 - task / slabs, slab = task % slabs;

@@ -5,17 +5,41 @@
 
 namespace hysparse::cpu {
 
+/// Lists the blocks b < visible whose score, scores[b * stride], is above the threshold and of those equal to
+/// it the lowest `equal`, ascending, at most `top`. Fills the rest of out [top] with -1 and returns the count.
+template <class T>
+std::int32_t list_blocks(const T* scores, std::int64_t stride, std::int64_t visible, std::int64_t top,
+                         T threshold, std::int64_t equal, std::int32_t* out) {
+  std::int64_t count = 0;
+  for (std::int64_t b = 0; b < visible && count < top; ++b) {
+    const T x = scores[b * stride];
+    if (x > threshold || (x == threshold && equal-- > 0)) out[count++] = static_cast<std::int32_t>(b);
+  }
+  std::fill(out + count, out + top, -1);
+  return static_cast<std::int32_t>(count);
+}
+
+/// Lists the first `visible` <= top blocks.
+inline std::int32_t list_all_blocks(std::int64_t visible, std::int64_t top, std::int32_t* out) {
+  for (std::int64_t b = 0; b < visible; ++b) out[b] = static_cast<std::int32_t>(b);
+  std::fill(out + visible, out + top, -1);
+  return static_cast<std::int32_t>(visible);
+}
+
 /// Gathers a tile's block maxima and picks the top K blocks of each token. One per worker; memory O(T / B) per
 /// lane.
 template <class T>
 class BlockSelector {
  public:
-  /// `lists`: the tensors to fill; K is lists.blocks.dim(2).
-  BlockSelector(const AttentionSizes& sizes, const TileGrid& grid, const BlockLists& lists)
+  /// Fills the tensors of `lists`, K being lists.blocks.dim(2); or `scores` [S*query_len, G, N], where defined.
+  BlockSelector(const AttentionSizes& sizes, const TileGrid& grid, const BlockLists& lists,
+                const Tensor& scores)
       : sizes_(sizes),
         grid_(grid),
         lists_(lists),
-        top_(lists.blocks.dim(2)),
+        wanted_scores_(scores.defined() ? scores.data<T>() : nullptr),
+        score_count_(scores.defined() ? scores.dim(2) : 0),
+        top_(scores.defined() ? 0 : lists.blocks.dim(2)),
         width_(round_up_to_lanes<T>(grid.tokens)),
         maxima_((sizes.start + sizes.query_len + lists.block_size - 1) / lists.block_size * grid.lanes),
         scores_((sizes.start + sizes.query_len + lists.block_size - 1) / lists.block_size * width_),
@@ -45,10 +69,14 @@ class BlockSelector {
     }
   }
 
-  /// Writes the lists of the tile's tokens. lse [lanes].
+  /// Writes the lists or the scores of the tile's tokens. lse [lanes].
   void finish(const QueryTile& tile, const T* lse) {
     const std::int64_t seen = blocks_seen(tile);
     score(seen, lse);
+    if (wanted_scores_ != nullptr) {
+      for (std::int64_t i = 0; i < tile.tokens; ++i) write_scores(tile, i);
+      return;
+    }
     if (seen > top_ && top_ > 0) find_thresholds(seen);
     for (std::int64_t i = 0; i < tile.tokens; ++i) emit(tile, i);
   }
@@ -94,32 +122,42 @@ class BlockSelector {
     }
   }
 
-  /// The blocks above the threshold, and of those equal to it the lowest that still fit.
+  std::int64_t list_index(const QueryTile& tile, std::int64_t i) const {
+    return (tile.sequence * sizes_.query_len + tile.first + i) * sizes_.num_kv_heads + tile.group;
+  }
+  std::int64_t visible_blocks(const QueryTile& tile, std::int64_t i) const {
+    return (sizes_.start + tile.first + i) / lists_.block_size + 1;
+  }
+
   void emit(const QueryTile& tile, std::int64_t i) {
-    const std::int64_t token = tile.sequence * sizes_.query_len + tile.first + i;
-    const std::int64_t list = token * sizes_.num_kv_heads + tile.group;
-    const std::int64_t visible = (sizes_.start + tile.first + i) / lists_.block_size + 1;
+    const std::int64_t list = list_index(tile, i), visible = visible_blocks(tile, i);
     std::int32_t* out = lists_.blocks.template data<std::int32_t>() + list * top_;
-    std::int64_t count = 0;
+    std::int32_t& count = lists_.counts.template data<std::int32_t>()[list];
     if (visible <= top_) {
-      for (; count < visible; ++count) out[count] = static_cast<std::int32_t>(count);
-    } else if (top_ > 0) {
-      const T threshold = best_[(top_ - 1) * width_ + i];
-      std::int64_t equal = 1;  // places left for blocks that equal the threshold
-      for (std::int64_t j = top_ - 2; j >= 0 && best_[j * width_ + i] == threshold; --j) ++equal;
-      for (std::int64_t b = 0; b < visible && count < top_; ++b) {
-        const T x = scores_[b * width_ + i];
-        if (x > threshold || (x == threshold && equal-- > 0)) out[count++] = static_cast<std::int32_t>(b);
-      }
+      count = list_all_blocks(visible, top_, out);
+      return;
     }
-    std::fill(out + count, out + top_, -1);
-    lists_.counts.template data<std::int32_t>()[list] = static_cast<std::int32_t>(count);
+    count = 0;
+    if (top_ == 0) return;
+    const T threshold = best_[(top_ - 1) * width_ + i];
+    std::int64_t equal = 1;  // places left for blocks that equal the threshold
+    for (std::int64_t j = top_ - 2; j >= 0 && best_[j * width_ + i] == threshold; --j) ++equal;
+    count = list_blocks<T>(scores_ + i, width_, visible, top_, threshold, equal, out);
+  }
+
+  /// -inf for the blocks that the token does not see.
+  void write_scores(const QueryTile& tile, std::int64_t i) {
+    const std::int64_t visible = visible_blocks(tile, i);
+    T* out = wanted_scores_ + list_index(tile, i) * score_count_;
+    for (std::int64_t b = 0; b < visible; ++b) out[b] = scores_[b * width_ + i];
+    std::fill(out + visible, out + score_count_, lowest);
   }
 
   const AttentionSizes& sizes_;
   const TileGrid grid_;
   const BlockLists& lists_;
-  const std::int64_t top_, width_;
+  T* const wanted_scores_;  // null where lists are wanted
+  const std::int64_t score_count_, top_, width_;
   Scratch<T> maxima_;  // [N, lanes]
   Scratch<T> scores_;  // [N, width]
   Scratch<T> best_;    // [K, width]

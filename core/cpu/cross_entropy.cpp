@@ -26,6 +26,12 @@ double exponential_sum(std::int64_t n, const T* x, T shift) {
   return sum;
 }
 
+template <class T>
+double row_logsumexp(std::int64_t n, const T* row) {
+  const T top = lane_max(n, row);
+  return static_cast<double>(top) + std::log(sum_of_exponentials(n, row, top));
+}
+
 }  // namespace
 
 double sum_of_exponentials(std::int64_t n, const float* x, float shift) {
@@ -46,8 +52,7 @@ void cross_entropy_forward(const Stream& stream, const Tensor& logits, const Ten
     stream.pool->parallel_for(rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const T* row = x + r * width;
-        const T top = lane_max(width, row);
-        const double value = static_cast<double>(top) + std::log(sum_of_exponentials(width, row, top));
+        const double value = row_logsumexp(width, row);
         l[r] = static_cast<T>(value);
         loss[r] = target[r] < 0 ? 0.0 : value - static_cast<double>(row[target[r]]);
       }
@@ -55,8 +60,52 @@ void cross_entropy_forward(const Stream& stream, const Tensor& logits, const Ten
   });
 }
 
+void cross_entropy_part(const Stream& stream, const Tensor& logits, const Tensor& targets, std::int64_t first,
+                        const Tensor& part) {
+  const std::int64_t rows = logits.dim(0), width = logits.dim(1);
+  dispatch_float(logits.dtype(), [&]<class T>() {
+    const T* x = logits.data<T>();
+    const std::int32_t* target = targets.data<std::int32_t>();
+    double* p = part.data<double>();
+    stream.pool->parallel_for(rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const T* row = x + r * width;
+        const std::int64_t own = target[r] - first;
+        p[2 * r] = row_logsumexp(width, row);
+        p[2 * r + 1] = own >= 0 && own < width ? static_cast<double>(row[own]) : 0.0;
+      }
+    });
+  });
+}
+
+void cross_entropy_merge(const Stream& stream, const Tensor& parts, const Tensor& targets, const Tensor& lse,
+                         const Tensor& losses) {
+  const std::int64_t count = parts.dim(0), rows = lse.dim(0);
+  HYSPARSE_CHECK(parts.shape() == (Shape{count, rows, 2}), "parts {}", parts.shape().str());
+  dispatch_float(lse.dtype(), [&]<class T>() {
+    const double* p = parts.data<double>();
+    const std::int32_t* target = targets.data<std::int32_t>();
+    T* l = lse.data<T>();
+    double* loss = losses.data<double>();
+    stream.pool->parallel_for(rows, row_grain(count), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const auto at = [=](std::int64_t c) { return p + 2 * (c * rows + r); };
+        double top = at(0)[0], sum = 0, logit = 0;
+        for (std::int64_t c = 1; c < count; ++c) top = std::max(top, at(c)[0]);
+        for (std::int64_t c = 0; c < count; ++c) {
+          sum += std::exp(at(c)[0] - top);
+          logit += at(c)[1];
+        }
+        const double value = top + std::log(sum);
+        l[r] = static_cast<T>(value);
+        loss[r] = target[r] < 0 ? 0.0 : value - logit;
+      }
+    });
+  });
+}
+
 void cross_entropy_backward(const Stream& stream, const Tensor& logits, const Tensor& targets,
-                            const Tensor& lse, double scale) {
+                            std::int64_t first, const Tensor& lse, double scale) {
   const std::int64_t rows = logits.dim(0), width = logits.dim(1);
   dispatch_float(logits.dtype(), [&]<class T>() {
     T* x = logits.data<T>();
@@ -72,7 +121,8 @@ void cross_entropy_backward(const Stream& stream, const Tensor& logits, const Te
         }
         const T shift = l[r];
         for (std::int64_t i = 0; i < width; ++i) row[i] = factor * exp(row[i] - shift);
-        row[target[r]] -= factor;
+        const std::int64_t own = target[r] - first;
+        if (own >= 0 && own < width) row[own] -= factor;
       }
     });
   });

@@ -8,9 +8,19 @@ namespace hysparse::cpu {
 /// lse [R] = logsumexp of each row; losses f64 [R] = lse - logits[target], 0 where ignored.
 void cross_entropy_forward(const Stream& stream, const Tensor& logits, const Tensor& targets, const Tensor& lse,
                            const Tensor& losses);
-/// logits <- scale * (exp(logits - lse) - onehot(target)), in place; rows that are ignored become 0.
+/// logits <- scale * (exp(logits - lse) - onehot(target - first)), in place; rows that are ignored become 0. A
+/// target - first outside [0, V) has no one.
 void cross_entropy_backward(const Stream& stream, const Tensor& logits, const Tensor& targets,
-                            const Tensor& lse, double scale);
+                            std::int64_t first, const Tensor& lse, double scale);
+
+/// For logits [R, V] of the ids [first, first + V): part f64 [R, 2] = {logsumexp of the row, logits[target -
+/// first] or 0 for a target that is not among them}.
+void cross_entropy_part(const Stream& stream, const Tensor& logits, const Tensor& targets, std::int64_t first,
+                        const Tensor& part);
+/// parts f64 [P, R, 2], of all ids together: lse [R] and losses f64 [R] as cross_entropy_forward makes them.
+/// Adds in order of part.
+void cross_entropy_merge(const Stream& stream, const Tensor& parts, const Tensor& targets, const Tensor& lse,
+                         const Tensor& losses);
 
 /// The sum of exp(x[i] - shift) for i in [0, n), gathered in double every 1024 terms, so that wide rows lose no
 /// digits in f32.

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
+#include "core/ops/vocabulary.h"
 #include "core/tape.h"
 
 namespace hysparse {
@@ -18,5 +20,15 @@ struct CrossEntropy {
 /// (but 64 tokens). When one chunk holds all it is saved; else only the logsumexp, and backward makes each
 /// chunk's logits again. Summed in double in order of token. The gradient of head is made with that of x.
 CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& head, const Tensor& targets);
+
+/// What every holder of a part of the vocabulary has of each token, f64 [T, 2] -> [parts, T, 2], in an order
+/// that is the same for all.
+using GatherParts = std::function<Tensor(const Tensor&)>;
+
+/// The same loss from one part of the vocabulary: head holds the given rows, `gather` brings the other parts'
+/// logsumexp over their rows and logit of the target (0 where they do not hold it). All parts get the same sum,
+/// bitwise. The gradient of x is this part's term of a sum over the parts; that of head is whole.
+CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& head, const Tensor& targets,
+                                  const VocabularyRows& rows, const GatherParts& gather);
 
 }  // namespace hysparse

@@ -6,25 +6,30 @@
 namespace hysparse {
 
 Var embedding(Tape& tape, const Tensor& ids, const Parameter& weight) {
+  return embedding(tape, ids, weight, {.first = 0, .size = weight.value.dim(0)});
+}
+
+Var embedding(Tape& tape, const Tensor& ids, const Parameter& weight, const VocabularyRows& rows) {
   HYSPARSE_CHECK(ids.rank() == 1 && ids.dtype() == DType::i32 && weight.value.rank() == 2, "ids {}, {} {}",
                  ids.shape().str(), weight.name, weight.value.shape().str());
-  const std::int64_t vocabulary = weight.value.dim(0);
+  HYSPARSE_CHECK(rows.first >= 0 && rows.first + weight.value.dim(0) <= rows.size, "rows {} + {} of {}",
+                 rows.first, weight.value.dim(0), rows.size);
   for (std::int64_t t = 0; t < ids.numel(); ++t) {
     const std::int32_t id = ids.data<std::int32_t>()[t];
-    if (id < 0 || id >= vocabulary) {
+    if (id < 0 || id >= rows.size) {
       throw_error("token {} has id {}; the vocabulary of {} has ids 0 to {}", t, id, weight.name,
-                  vocabulary - 1);
+                  rows.size - 1);
     }
   }
   const Stream stream = tape.stream();
   const Tensor y =
       Tensor::empty({ids.dim(0), weight.value.dim(1)}, weight.value.dtype(), weight.value.device());
-  HYSPARSE_LAUNCH(stream, embedding_forward, ids, weight.value, y);
+  HYSPARSE_LAUNCH(stream, embedding_forward, ids, weight.value, rows.first, y);
   const Var parameter = tape.parameter(weight);
   const Var out = tape.output(y, {parameter});
   if (!out.requires_grad()) return out;
-  tape.record("embedding", {out}, {}, [stream, ids, dw = parameter.grad, dout = out.grad] {
-    HYSPARSE_LAUNCH(stream, embedding_backward, ids, dout->value(), dw->value());
+  tape.record("embedding", {out}, {}, [stream, ids, first = rows.first, dw = parameter.grad, dout = out.grad] {
+    HYSPARSE_LAUNCH(stream, embedding_backward, ids, dout->value(), first, dw->value());
   });
   return out;
 }

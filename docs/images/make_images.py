@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation as SVG, with Python's standard library alone.
 
-    python3 docs/images/make_images.py        writes hybrid_block.svg, oracle.svg, placement.svg, folders.svg beside itself
+    python3 docs/images/make_images.py        writes the .svg files beside itself
 """
 import math
 import os
@@ -292,6 +292,124 @@ def placement():
     svg.save("placement.svg")
 
 
+# ---- pipeline schedules -------------------------------------------------------------------------------------------------------
+def alternate(stages, micro_batches, chunks):
+    """The forwards and backwards of each stage, as parallel/schedule.cpp makes them: (is forward, chunk, micro-batch)."""
+    groups = max(1, micro_batches // stages)
+    sizes = [micro_batches // groups + (g < micro_batches % groups) for g in range(groups)]
+    first = [sum(sizes[:g]) for g in range(groups)]
+    order = [(c, i) for g in range(groups) for c in range(chunks) for i in range(first[g], first[g] + sizes[g])]
+    lists = []
+    for stage in range(stages):
+        ahead = stages - stage - 1 if chunks == 1 else 2 * (stages - stage - 1) + (chunks - 1) * max(sizes)
+        ahead = min(ahead, len(order))
+        forwards = [(True, c, i) for c, i in order]
+        backwards = [(False, chunks - 1 - c, i) for c, i in order]
+        actions = forwards[:ahead]
+        for k, action in enumerate(backwards):
+            actions += forwards[ahead + k:ahead + k + 1] + [action]
+        lists.append(actions)
+    return lists
+
+
+def run_lists(lists, chunks):
+    """Start times with forward 1 and backward 2, transfers free: by stage, (start, is forward, chunk, micro-batch)."""
+    stages, done = len(lists), {}
+    times, clock, at = [[] for _ in lists], [0] * stages, [0] * stages
+    moved = True
+    while moved:
+        moved = False
+        for s in range(stages):
+            while at[s] < len(lists[s]):
+                ahead, c, i = lists[s][at[s]]
+                g = c * stages + s
+                end_of_line = g == 0 if ahead else g == chunks * stages - 1
+                needs = 0 if end_of_line else done.get((ahead, g - 1 if ahead else g + 1, i))
+                if needs is None:
+                    break
+                start = max(clock[s], needs)
+                times[s].append((start, ahead, c, i))
+                clock[s] = done[ahead, g, i] = start + (1 if ahead else 2)
+                at[s], moved = at[s] + 1, True
+    return times, max(clock)
+
+
+def pipeline():
+    stages, micro_batches = 4, 8
+    svg = Svg(1180, 640, "1F1B and interleaved 1F1B of four stages and eight micro-batches")
+    left, row = 100, 40
+    fills = {(True, 0): BLUE, (True, 1): "#8fb0ee", (False, 0): TEAL, (False, 1): "#85cdc2"}
+    inks = {(True, 0): "#ffffff", (True, 1): INK, (False, 0): "#ffffff", (False, 1): INK}
+    plans = [("1F1B: one chunk of layers per stage", 1, 60), ("interleaved: two chunks per stage, half as long", 2, 332)]
+    for title, chunks, top in plans:
+        times, total = run_lists(alternate(stages, micro_batches, chunks), chunks)
+        unit = 1040 / 33 / chunks  # 33 units: the length of 1F1B
+        bubble = (stages - 1) / (chunks * micro_batches + stages - 1)
+        svg.text(40, top - 18, title, 16, weight=700, anchor="start")
+        svg.text(1140, top - 18, f"waiting: {stages - 1} of {chunks * micro_batches + stages - 1} parts, {100 * bubble:.0f} %", 13,
+                 fill=MUTED, anchor="end")
+        for s in range(stages):
+            y = top + s * row
+            svg.text(40, y + 23, f"stage {s}", 13, anchor="start", weight=600)
+            svg.rect(left, y + 2, total * unit, row - 6, fill="#e9edf3", stroke="none", radius=4)
+            for start, ahead, c, i in times[s]:
+                w = (1 if ahead else 2) * unit
+                svg.rect(left + start * unit + 0.6, y + 2, w - 1.2, row - 6, fill=fills[ahead, c], stroke="none", radius=3)
+                svg.text(left + (start * unit) + w / 2, y + 23, str(i), 11.5, fill=inks[ahead, c], weight=600)
+        end = left + total * unit
+        base = top + stages * row + 8
+        svg.line([(left, base), (end, base)], MUTED, 1.2)
+        svg.text((left + end) / 2, base + 18, "time", 12, fill=MUTED)
+    y = 592
+    for x, fill, label in ((40, BLUE, "forward, first chunk"), (240, fills[True, 1], "forward, second chunk"),
+                           (450, TEAL, "backward, first chunk"), (660, fills[False, 1], "backward, second chunk"),
+                           (880, "#d5dce6", "waiting")):
+        svg.rect(x, y - 12, 16, 16, fill=fill, stroke="none", radius=3)
+        svg.text(x + 24, y + 1, label, 12.5, anchor="start")
+    svg.text(40, y + 30, "Numbers are micro-batches. Stage s has global chunks s and, interleaved, s + 4. A backward costs twice a forward; "
+             "transfers cost nothing here.", 12, fill=MUTED, anchor="start")
+    svg.save("pipeline.svg")
+
+
+# ---- the partition of a hybrid model ------------------------------------------------------------------------------------------
+def partition():
+    """49 layers at 1:11 and 32768 tokens, sizes of configs/presets/80b-a3b-hysparse.yaml; costs as in model/partition.cpp."""
+    width, rows_of_experts, q, kv, tokens = 2048, 512 + 3 * 8 * 512, 64 * 128, 4 * 128, 32768
+    visible = lambda limit: (limit * (limit + 1) / 2 + (tokens - limit) * limit) / tokens
+    gflops = lambda rows, keys: (6 * width * rows + 12 * q * keys) / 1e9
+    full = gflops(2 * q + 2 * kv + rows_of_experts, visible(tokens))
+    sparse = gflops(2 * q + 2 * kv + 2 * 64 + rows_of_experts, visible(1024) + visible(128))
+    head = 6 * width * 151936 / 1e9
+    layers = [full if i % 12 == 0 else sparse for i in range(49)]
+    cuts = {2: (24,), 3: (12, 36), 4: (12, 24, 36), 5: (12, 24, 36, 48)}  # tests/model/partition_test.cpp
+    svg = Svg(1180, 400, "Whole hybrid blocks over two to five stages")
+    svg.text(40, 42, "49 layers at hybrid_ratio 1:11, by modelled cost: the cuts lie between blocks", 16, weight=700, anchor="start")
+    left, unit = 100, 1040 / (sum(layers) + head)
+    colours = [BLUE, TEAL, ORANGE, VIOLET, ROSE]
+
+    def bar(y, height, pieces):
+        x = left
+        for cost, fill, label, ink in pieces:
+            svg.rect(x + 0.6, y, cost * unit - 1.2, height, fill=fill, stroke="none", radius=3)
+            if label:
+                svg.text(x + cost * unit / 2, y + height / 2 + 4.5, label, 12, fill=ink, weight=600)
+            x += cost * unit
+
+    bar(66, 44, [(cost, BLUE if i % 12 == 0 else "#a9d8d0", "full" if i % 12 == 0 else "", "#ffffff") for i, cost in enumerate(layers)]
+        + [(head, "#c9bfee", "head", INK)])
+    svg.text(40, 93, "layers", 13, anchor="start", weight=600)
+    svg.text(left, 132, f"a full layer costs {full:.2f} GFLOPs a token at {tokens} tokens, a sparse one {sparse:.2f}, the head {head:.2f}", 12.5,
+             fill=MUTED, anchor="start")
+    for stages, cut in cuts.items():
+        y = 152 + (stages - 2) * 52
+        bounds = (0,) + cut + (49,)
+        costs = [sum(layers[a:b]) + (head if b == 49 else 0) for a, b in zip(bounds, bounds[1:])]
+        svg.text(40, y + 24, f"pp {stages}", 13, anchor="start", weight=600)
+        bar(y, 38, [(cost, colours[s], f"stage {s}: {cost:.1f}", "#ffffff") for s, cost in enumerate(costs)])
+    svg.text(40, 384, "GFLOPs a token, forward and backward. Four blocks and the closing layer: a sixth stage is refused.", 12, fill=MUTED, anchor="start")
+    svg.save("partition.svg")
+
+
 # ---- folders -------------------------------------------------------------------------------------------------------------------
 def folders():
     svg = Svg(1000, 470, "Folders and the direction of dependencies")
@@ -324,4 +442,6 @@ if __name__ == "__main__":
     hybrid_block()
     oracle()
     placement()
+    pipeline()
+    partition()
     folders()

@@ -31,28 +31,59 @@ void combine_token(std::int64_t width, const T* rows, std::int64_t stride, const
 
 }  // namespace
 
-void gather_assignments(const Stream& stream, const Tensor& x, const Tensor& weights, const Tensor& assignments,
-                        std::int64_t slots, const Tensor& out) {
-  const std::int64_t width = x.dim(1), stride = out.dim(1);
+void gather_rows(const Stream& stream, const Tensor& x, const Tensor& tokens, const Tensor& out) {
+  const std::int64_t width = x.dim(1);
   dispatch_float(x.dtype(), [&]<class T>() {
     const T* from = x.data<T>();
-    const T* weight = stride > width ? weights.data<T>() : nullptr;
-    const std::int32_t* assignment = assignments.data<std::int32_t>();
+    const std::int32_t* token = tokens.data<std::int32_t>();
     T* to = out.data<T>();
-    stream.pool->parallel_for(assignments.numel(), row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    stream.pool->parallel_for(tokens.numel(), row_grain(width), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        std::copy_n(from + assignment[row] / slots * width, width, to + row * stride);
-        if (weight != nullptr) to[row * stride + width] = weight[assignment[row]];
+        std::copy_n(from + token[row] * width, width, to + row * width);
+      }
+    });
+  });
+}
+
+void pack_rows(const Stream& stream, const Tensor& x, const Tensor& weights, const Tensor& ids,
+               const Tensor& tokens, const Tensor& out) {
+  const std::int64_t width = x.dim(1), slots = weights.dim(1), stride = out.dim(1);
+  dispatch_float(x.dtype(), [&]<class T>() {
+    const T *from = x.data<T>(), *weight = weights.data<T>();
+    const std::int32_t *id = ids.data<std::int32_t>(), *token = tokens.data<std::int32_t>();
+    T* to = out.data<T>();
+    stream.pool->parallel_for(tokens.numel(), row_grain(stride), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        T* at = std::copy_n(from + token[row] * width, width, to + row * stride);
+        at = std::copy_n(weight + token[row] * slots, slots, at);
+        for (std::int64_t slot = 0; slot < slots; ++slot) at[slot] = static_cast<T>(id[row * slots + slot]);
+      }
+    });
+  });
+}
+
+void unpack_slots(const Stream& stream, const Tensor& rows, const Tensor& weights, const Tensor& ids) {
+  const std::int64_t slots = ids.dim(1), stride = rows.dim(1);
+  dispatch_float(rows.dtype(), [&]<class T>() {
+    const T* from = rows.data<T>() + stride - 2 * slots;
+    T* weight = weights.data<T>();
+    std::int32_t* id = ids.data<std::int32_t>();
+    stream.pool->parallel_for(ids.dim(0), row_grain(2 * slots), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* at = from + row * stride;
+        std::copy_n(at, slots, weight + row * slots);
+        for (std::int64_t slot = 0; slot < slots; ++slot)
+          id[row * slots + slot] = static_cast<std::int32_t>(at[slots + slot]);
       }
     });
   });
 }
 
 void combine_rows(const Stream& stream, const Tensor& rows, const Tensor& positions, const Tensor& out,
-                  bool add) {
+                  bool add, std::int64_t first_column) {
   const std::int64_t width = out.dim(1), stride = rows.dim(1), slots = positions.dim(1);
   dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>();
+    const T* from = rows.data<T>() + first_column;
     const std::int32_t* position = positions.data<std::int32_t>();
     T* to = out.data<T>();
     stream.pool->parallel_for(out.dim(0), row_grain(width), [=](std::int64_t begin, std::int64_t end) {
@@ -78,18 +109,32 @@ void take_last_column(const Stream& stream, const Tensor& rows, const Tensor& po
   });
 }
 
-void gather_values(const Stream& stream, const Tensor& values, const Tensor& indices, const Tensor& out) {
-  gather_last_column(stream, values.view({values.numel(), 1}), indices, out);
+void combine_gradients(const Stream& stream, const Tensor& rows, const Tensor& positions, const Tensor& out) {
+  const std::int64_t width = rows.dim(1) - 1, slots = positions.dim(1), stride = out.dim(1);
+  dispatch_float(out.dtype(), [&]<class T>() {
+    const T* from = rows.data<T>();
+    const std::int32_t* positions_data = positions.data<std::int32_t>();
+    T* to = out.data<T>();
+    stream.pool->parallel_for(out.dim(0), row_grain(stride), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const std::int32_t* position = positions_data + t * slots;
+        T* row = to + t * stride;
+        combine_token(width, from, width + 1, position, slots, row, false);
+        for (std::int64_t slot = 0; slot < slots; ++slot) {
+          row[width + slot] = position[slot] < 0 ? T(0) : from[position[slot] * (width + 1) + width];
+        }
+      }
+    });
+  });
 }
 
-void gather_last_column(const Stream& stream, const Tensor& rows, const Tensor& indices, const Tensor& out) {
-  const std::int64_t stride = rows.dim(1);
+void gather_values(const Stream& stream, const Tensor& values, const Tensor& indices, const Tensor& out) {
   dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>() + stride - 1;
+    const T* from = values.data<T>();
     const std::int32_t* index = indices.data<std::int32_t>();
     T* to = out.data<T>();
     stream.pool->parallel_for(indices.numel(), elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) to[row] = from[index[row] * stride];
+      for (std::int64_t i = begin; i < end; ++i) to[i] = from[index[i]];
     });
   });
 }

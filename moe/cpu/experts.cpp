@@ -72,13 +72,8 @@ void experts_forward(const Stream& stream, const ExpertsForward& args) {
       for (std::int64_t r = 0; r < n; ++r) {
         swiglu_row(width, g + r * width, u + r * width, row_weights[tile.begin + r], hidden.get() + r * width);
       }
-      T* result = args.rows.scatter ? rows.get() : out + tile.begin * hidden_size;
       gemm(Transpose::no, Transpose::yes, n, hidden_size, width, T(1), hidden.get(), width, w_down + matrix,
-           width, T(0), result, hidden_size);
-      if (!args.rows.scatter) return;
-      for (std::int64_t r = 0; r < n; ++r) {
-        std::copy_n(result + r * hidden_size, hidden_size, out + sources[tile.begin + r] * hidden_size);
-      }
+           width, T(0), out + tile.begin * hidden_size, hidden_size);
     });
   });
 }
@@ -97,30 +92,23 @@ void experts_backward(const Stream& stream, const ExpertsBackward& args) {
     stream.pool->parallel_tasks(static_cast<std::int64_t>(tiles.size()), [&](std::int64_t task) {
       const Tile tile = tiles[static_cast<std::size_t>(task)];
       const std::int64_t n = tile.rows(), matrix = tile.expert * width * hidden_size;
-      const auto dhidden = scratch<T>(n * width), dx = scratch<T>(args.rows.scatter ? n * hidden_size : 0);
+      const auto dhidden = scratch<T>(n * width);
       T *d = dout_rows + tile.begin * hidden_size, *dg = dgate + tile.begin * width,
         *du = dup + tile.begin * width;
       gather(n, hidden_size, dout, stride, sources + tile.begin, d);
       gemm(Transpose::no, Transpose::no, n, width, hidden_size, T(1), d, hidden_size, w_down + matrix, width,
            T(0), dhidden.get(), width);
-      const auto target = [&](std::int64_t r) {
-        return drows + (args.rows.scatter ? sources[tile.begin + r] : tile.begin + r) * (hidden_size + 1);
-      };
+      T* dx = drows + tile.begin * (hidden_size + 1);
       for (std::int64_t r = 0; r < n; ++r) {
         const std::int64_t at = (tile.begin + r) * width;
-        target(r)[hidden_size] =
+        dx[r * (hidden_size + 1) + hidden_size] =
             swiglu_row_backward(width, gate + at, up + at, row_weights[tile.begin + r],
                                 dhidden.get() + r * width, hidden + at, dgate + at, dup + at);
       }
-      // Straight to the rows where they lie together.
-      T* result = args.rows.scatter ? dx.get() : target(0);
-      const std::int64_t result_stride = args.rows.scatter ? hidden_size : hidden_size + 1;
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), dg, width, w_gate + matrix, hidden_size,
-           T(0), result, result_stride);
+           T(0), dx, hidden_size + 1);
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), du, width, w_up + matrix, hidden_size,
-           T(1), result, result_stride);
-      if (!args.rows.scatter) return;
-      for (std::int64_t r = 0; r < n; ++r) std::copy_n(result + r * hidden_size, hidden_size, target(r));
+           T(1), dx, hidden_size + 1);
     });
   });
 }

@@ -14,7 +14,6 @@ namespace hysparse::cpu {
 struct ExpertRows {
   std::vector<std::int64_t> offsets;  ///< [E + 1]
   Tensor sources;                     ///< i32 [M]
-  bool scatter = false;               ///< outputs: row r goes to row sources[r] (else to row r)
 };
 
 struct ExpertWeightTensors {

@@ -97,30 +97,31 @@ void router_forward(const Stream& stream, const RouterForward& args, const MoeCo
           const T total = lane_sum<T>(experts, [=](std::int64_t e) { return s[e]; });
           for (std::int64_t e = 0; e < experts; ++e) probabilities[t * experts + e] = s[e] / total;
         }
-        if (config.balanced_routing) {
-          for (std::int64_t i = 0; i < k; ++i)
-            ids[t * k + i] = static_cast<std::int32_t>((t * k + i) % experts);
-        } else {
-          pick(experts, k, s, bias, ids + t * k, values.data());
-        }
+        if (!args.chosen) pick(experts, k, s, bias, ids + t * k, values.data());
         weigh(config, s, ids + t * k, weights + t * k);
       }
     });
   });
 }
 
-std::int64_t drop_over_capacity(const Stream& stream, const Tensor& kept_ids, const Tensor& weights,
-                                std::int64_t num_experts, std::int64_t seq_len, std::int64_t capacity) {
-  const std::int64_t k = kept_ids.dim(1), sequences = kept_ids.dim(0) / seq_len;
+std::int64_t drop_over_capacity(const Stream& stream, const Tensor& ids, const Tensor& weights,
+                                const Tensor& taken, std::int64_t first_token, std::int64_t seq_len,
+                                std::int64_t capacity) {
+  const std::int64_t k = ids.dim(1), end_token = first_token + ids.dim(0);
+  const std::int64_t first = first_token / seq_len;  // sequence
+  const std::int64_t sequences = ids.dim(0) == 0 ? 0 : (end_token + seq_len - 1) / seq_len - first;
   std::vector<std::int64_t> dropped(static_cast<std::size_t>(sequences), 0);
   dispatch_float(weights.dtype(), [&]<class T>() {
-    std::int32_t* ids = kept_ids.data<std::int32_t>();
+    std::int32_t* id = ids.data<std::int32_t>();
     T* w = weights.data<T>();
     stream.pool->parallel_tasks(sequences, [&](std::int64_t sequence) {
-      std::vector<std::int64_t> taken(static_cast<std::size_t>(num_experts), 0);
-      for (std::int64_t a = sequence * seq_len * k; a < (sequence + 1) * seq_len * k; ++a) {
-        if (++taken[static_cast<std::size_t>(ids[a])] <= capacity) continue;
-        ids[a] = -1;
+      std::vector<std::int64_t> counts(static_cast<std::size_t>(taken.numel()), 0);
+      if (sequence == 0) counts = taken.to_vector<std::int64_t>();
+      const std::int64_t begin = std::max((first + sequence) * seq_len, first_token) - first_token,
+                         end = std::min((first + sequence + 1) * seq_len, end_token) - first_token;
+      for (std::int64_t a = begin * k; a < end * k; ++a) {
+        if (++counts[static_cast<std::size_t>(id[a])] <= capacity) continue;
+        id[a] = -1;
         w[a] = T(0);
         ++dropped[static_cast<std::size_t>(sequence)];
       }

@@ -12,13 +12,16 @@ namespace hysparse::cpu {
 struct RouterForward {
   Tensor logits, bias;
   Tensor scores, probabilities, ids, weights;
+  bool chosen = false;  ///< ids are given and read
 };
 void router_forward(const Stream& stream, const RouterForward& args, const MoeConfig& config);
 
-/// Drops assignments over the capacity: -1 to kept_ids (a copy of ids before) and 0 to weights, per sequence of
-/// seq_len tokens, by position, then slot. Returns how many.
-std::int64_t drop_over_capacity(const Stream& stream, const Tensor& kept_ids, const Tensor& weights,
-                                std::int64_t num_experts, std::int64_t seq_len, std::int64_t capacity);
+/// Drops assignments over the capacity: -1 to ids and 0 to weights [T, k], per sequence of seq_len tokens, by
+/// position, then slot. The tokens are [first_token, first_token + T) of all; the first one's sequence has
+/// taken i64 [X] before it. Returns how many.
+std::int64_t drop_over_capacity(const Stream& stream, const Tensor& ids, const Tensor& weights,
+                                const Tensor& taken, std::int64_t first_token, std::int64_t seq_len,
+                                std::int64_t capacity);
 
 /// Overwrites dlogits [T, X] with the gradient by way of weights, probabilities and logits (each gradient may
 /// be undefined). kept_ids marks dropped assignments, whose weight has no gradient of its own.
@@ -29,12 +32,18 @@ struct RouterBackward {
 };
 void router_backward(const Stream& stream, const RouterBackward& args, const MoeConfig& config);
 
-/// shares f64 [S, X]: f_e of each of the S sequences of ids; losses f64 [S]: X * sum_e f_e * mean probability.
-void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor& probabilities,
-                          const Tensor& shares, const Tensor& losses);
+/// The load-balance loss of tokens [first_token, first_token + T), out of S sequences of seq_len tokens.
+/// counts f64 [S, X]: assignments to e of the tokens of each sequence.
+void count_by_sequence(const Stream& stream, const Tensor& ids, std::int64_t first_token, std::int64_t seq_len,
+                       const Tensor& counts);
+/// shares f64 [S, X]: counts of all tokens in, f_e = count / (seq_len * slots) out; losses f64 [S]: X * sum_e
+/// f_e * (sum over these tokens of probability / seq_len).
+void load_balance_forward(const Stream& stream, const Tensor& shares, std::int64_t slots,
+                          const Tensor& probabilities, std::int64_t first_token, std::int64_t seq_len,
+                          const Tensor& losses);
 /// dprobabilities [T, X] = scale * X * f_e / seq_len (added when `add`).
-void load_balance_backward(const Stream& stream, const Tensor& shares, double scale,
-                           const Tensor& dprobabilities, bool add);
+void load_balance_backward(const Stream& stream, const Tensor& shares, std::int64_t first_token,
+                           std::int64_t seq_len, double scale, const Tensor& dprobabilities, bool add);
 
 /// lse [T]; losses f64 [T] = lse^2.
 void z_loss_forward(const Stream& stream, const Tensor& logits, const Tensor& lse, const Tensor& losses);

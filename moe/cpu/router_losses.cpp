@@ -15,46 +15,63 @@ std::int64_t row_grain(std::int64_t experts) {
   return std::max<std::int64_t>(1, (1 << 12) / std::max<std::int64_t>(1, experts));
 }
 
+/// Rows of sequence s among tokens [first_token, first_token + rows); begin >= end where it has none.
+struct SequenceRows {
+  std::int64_t begin, end;
+  SequenceRows(std::int64_t s, std::int64_t seq_len, std::int64_t first_token, std::int64_t rows)
+      : begin(std::max(s * seq_len - first_token, std::int64_t{0})),
+        end(std::min((s + 1) * seq_len - first_token, rows)) {}
+};
+
 }  // namespace
 
-void load_balance_forward(const Stream& stream, const Tensor& ids, const Tensor& probabilities,
-                          const Tensor& shares, const Tensor& losses) {
-  const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), k = ids.dim(1);
-  const std::int64_t length = sequences == 0 ? 0 : ids.dim(0) / sequences;
+void count_by_sequence(const Stream& stream, const Tensor& ids, std::int64_t first_token, std::int64_t seq_len,
+                       const Tensor& counts) {
+  const std::int64_t sequences = counts.dim(0), experts = counts.dim(1), rows = ids.dim(0), k = ids.dim(1);
+  const std::int32_t* id = ids.data<std::int32_t>();
+  stream.pool->parallel_tasks(sequences, [&](std::int64_t sequence) {
+    double* count = counts.data<double>() + sequence * experts;
+    std::fill_n(count, experts, 0.0);
+    const SequenceRows here(sequence, seq_len, first_token, rows);
+    for (std::int64_t a = here.begin * k; a < here.end * k; ++a) count[id[a]] += 1;
+  });
+}
+
+void load_balance_forward(const Stream& stream, const Tensor& shares, std::int64_t slots,
+                          const Tensor& probabilities, std::int64_t first_token, std::int64_t seq_len,
+                          const Tensor& losses) {
+  const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), rows = probabilities.dim(0);
+  const auto length = static_cast<double>(seq_len), assignments = static_cast<double>(seq_len * slots);
   dispatch_float(probabilities.dtype(), [&]<class T>() {
     const T* p = probabilities.data<T>();
-    const std::int32_t* id = ids.data<std::int32_t>();
     stream.pool->parallel_tasks(sequences, [&](std::int64_t sequence) {
-      const std::int64_t first = sequence * length;
       double* f = shares.data<double>() + sequence * experts;
-      std::fill_n(f, experts, 0.0);
-      for (std::int64_t a = first * k; a < (first + length) * k; ++a) f[id[a]] += 1;
       std::vector<double> sums(static_cast<std::size_t>(experts), 0.0);
-      for (std::int64_t t = first; t < first + length; ++t) {
+      const SequenceRows here(sequence, seq_len, first_token, rows);
+      for (std::int64_t t = here.begin; t < here.end; ++t) {
         for (std::int64_t e = 0; e < experts; ++e) {
           sums[static_cast<std::size_t>(e)] += static_cast<double>(p[t * experts + e]);
         }
       }
       double loss = 0;
       for (std::int64_t e = 0; e < experts; ++e) {
-        f[e] /= static_cast<double>(length * k);
-        loss += f[e] * sums[static_cast<std::size_t>(e)] / static_cast<double>(length);
+        f[e] /= assignments;
+        loss += f[e] * sums[static_cast<std::size_t>(e)] / length;
       }
       losses.data<double>()[sequence] = static_cast<double>(experts) * loss;
     });
   });
 }
 
-void load_balance_backward(const Stream& stream, const Tensor& shares, double scale,
-                           const Tensor& dprobabilities, bool add) {
-  const std::int64_t sequences = shares.dim(0), experts = shares.dim(1), tokens = dprobabilities.dim(0);
-  const std::int64_t length = sequences == 0 ? 1 : tokens / sequences;
-  const double factor = scale * static_cast<double>(experts) / static_cast<double>(length);
+void load_balance_backward(const Stream& stream, const Tensor& shares, std::int64_t first_token,
+                           std::int64_t seq_len, double scale, const Tensor& dprobabilities, bool add) {
+  const std::int64_t experts = shares.dim(1), tokens = dprobabilities.dim(0);
+  const double factor = scale * static_cast<double>(experts) / static_cast<double>(seq_len);
   dispatch_float(dprobabilities.dtype(), [&]<class T>() {
     T* dp = dprobabilities.data<T>();
     stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        const double* f = shares.data<double>() + t / length * experts;
+        const double* f = shares.data<double>() + (first_token + t) / seq_len * experts;
         T* row = dp + t * experts;
         for (std::int64_t e = 0; e < experts; ++e)
           row[e] = (add ? row[e] : T(0)) + static_cast<T>(factor * f[e]);

@@ -83,17 +83,17 @@ TEST_F(BadInputTest, ConfigRules) {
         "= 2 (no whole number is left for edp): the nearest world that works is 2; parallel.ep 1 fits 1 "
         "ranks"}},
       {train({"parallel.tp=2"}),
-       {"command line: parallel.tp: 2: tensor parallelism is not there yet; must be 1"}},
+       {"command line: world size 1 is not a multiple of parallel.tp * parallel.cp * parallel.pp = 2 * 1 * 1 "
+        "= 2 (no whole number is left for dp): the nearest world that works is 2; parallel.tp 1 fits 1 ranks"}},
       {train({"parallel.pp=2"}),
-       {"command line: parallel.pp: 2: pipeline parallelism is not there yet; must be 1"}},
+       {"command line: world size 1 is not a multiple of parallel.tp * parallel.cp * parallel.pp = 1 * 1 * 2 "
+        "= 2 (no whole number is left for dp): the nearest world that works is 2; parallel.pp 1 fits 1 ranks"}},
       {train({"parallel.cp=2"}),
        {"command line: parallel.cp: 2: context parallelism is not there yet; must be 1"}},
       {train({"train.device=cuda"}),
        {"command line: train.device: cuda: this build has no GPU backend; must be cpu or auto"}},
       {train({"train.dtype=bf16"}),
        {"command line: train.dtype: bf16: bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto"}},
-      {train({"train.recompute=layer"}),
-       {"command line: train.recompute: layer: recomputation is not there yet; must be none"}},
       {train({"optim.name=muon"}), {"command line: optim.name: muon: Muon is not there yet; must be adamw"}},
       {train({"data.document_mask=true"}),
        {"command line: data.document_mask: true: masking by documents is not there yet; must be false"}},

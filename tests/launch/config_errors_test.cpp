@@ -211,32 +211,10 @@ TEST(BadConfig, Rules) {
 
 TEST(BadConfig, WhatIsNotThereYet) {
   expect_problems(
-      {BadCase{"parallel:\n  tp: 2\n",
-               {},
-               2,
-               {"x.yaml:6: parallel.tp: 2: tensor parallelism is not there yet; must be 1"}},
-       BadCase{"parallel:\n  pp: 2\n",
-               {},
-               2,
-               {"x.yaml:6: parallel.pp: 2: pipeline parallelism is not there yet; must be 1"}},
-       BadCase{"parallel:\n  cp: 2\n",
+      {BadCase{"parallel:\n  cp: 2\n",
                {},
                2,
                {"x.yaml:6: parallel.cp: 2: context parallelism is not there yet; must be 1"}},
-       BadCase{"parallel:\n  etp: 2\n",
-               {},
-               2,
-               {"x.yaml:6: parallel.etp: 2: tensor parallelism inside experts is not there yet; must be 1"}},
-       BadCase{"parallel:\n  sequence_parallel: true\n",
-               {},
-               0,
-               {"x.yaml:6: parallel.sequence_parallel: true: sequence parallelism is not there yet; must be "
-                "false"}},
-       BadCase{"parallel:\n  schedule: interleaved\n  virtual_stages: 2\n",
-               {},
-               0,
-               {"x.yaml:6: parallel.schedule: interleaved: pipeline parallelism is not there yet; must be 1f1b",
-                "x.yaml:7: parallel.virtual_stages: 2: pipeline parallelism is not there yet; must be 1"}},
        BadCase{"parallel:\n  grad_reduce_dtype: bf16\n  share_gpu: true\n",
                {},
                0,
@@ -247,11 +225,10 @@ TEST(BadConfig, WhatIsNotThereYet) {
                {},
                0,
                {"x.yaml:6: train.device: cuda: this build has no GPU backend; must be cpu or auto"}},
-       BadCase{"train:\n  dtype: bf16\n  recompute: layer\n",
+       BadCase{"train:\n  dtype: bf16\n",
                {},
                0,
-               {"x.yaml:6: train.dtype: bf16: bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto",
-                "x.yaml:7: train.recompute: layer: recomputation is not there yet; must be none"}},
+               {"x.yaml:6: train.dtype: bf16: bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto"}},
        BadCase{"optim:\n  name: muon\n",
                {},
                0,
@@ -273,6 +250,49 @@ TEST(BadConfig, WhatIsNotThereYet) {
                {"command line: data.train: a list: must be a path, or a list of {path: text, weight: positive "
                 "number} (not "
                 "weigth: 0.7)"}}});
+}
+
+TEST(BadConfig, LayoutsThatDoNotFitTheModel) {
+  expect_problems(
+      {BadCase{"parallel:\n  tp: 5\n",
+               {"model.intermediate_size=720"},
+               5,
+               {"x.yaml:6: parallel.tp: 5: must divide model.num_heads (8): one of 1, 2, 4, 8",
+                "x.yaml:6: parallel.tp: 5: must divide model.num_kv_heads (2), or be a multiple of it (2 "
+                "groups are "
+                "then held by several ranks each)"}},
+       BadCase{"parallel:\n  tp: 6\n",
+               {"model.num_heads=12", "model.num_kv_heads=4", "model.vocab_size=384",
+                "model.intermediate_size=720"},
+               6,
+               {"x.yaml:6: parallel.tp: 6: must divide model.num_kv_heads (4), or be a multiple of it (4 "
+                "groups are "
+                "then held by several ranks each)"}},
+       BadCase{"parallel:\n  etp: 2\n",
+               {},
+               2,
+               {"x.yaml:6: parallel.etp: 2: the model has no experts (model.moe is absent); must be 1"}},
+       BadCase{"parallel:\n  etp: 3\n",
+               {"model.moe={}", "train.global_batch_size=18"},
+               3,
+               {"x.yaml:6: parallel.etp: 3: must divide model.moe.intermediate_size (128): one of 1, 2, 4, 8, "
+                "16, 32, 64, 128"}},
+       BadCase{"parallel:\n  tp: 2\n  sequence_parallel: true\n",
+               {"train.seq_len=255"},
+               2,
+               {"command line: train.seq_len: 255: parallel.sequence_parallel needs a multiple of parallel.tp "
+                "(2); nearest: 254 or 256"}},
+       BadCase{"parallel:\n  virtual_stages: 2\n",
+               {},
+               0,
+               {"x.yaml:6: parallel.virtual_stages: 2: several chunks per stage are for parallel.schedule: "
+                "interleaved with parallel.pp above 1; else it must be 1"}},
+       BadCase{"parallel:\n  pp: 4\n",
+               {},
+               4,
+               {"x.yaml:6: parallel.pp: 4: 4 chunks of layers, but the model has only 3 parts to place (a full "
+                "layer "
+                "and the sparse layers that read its oracle stay together): parallel.pp may be 1 to 3"}}});
 }
 
 TEST(BadConfig, Overrides) {

@@ -107,8 +107,11 @@ TEST(ShippedConfigs, AllRead) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(source_dir + "/configs")) {
     if (entry.path().extension() != ".yaml") continue;
     ++count;
+    std::vector<std::string> overrides;
+    // Those without data are for `hysparse verify`, which then makes its own.
+    if (entry.path().parent_path().filename() == "verify") overrides.push_back("data.train=tokens.h5");
     try {
-      const std::string printed = config_yaml(load_config(entry.path().string(), {}, std::nullopt));
+      const std::string printed = config_yaml(load_config(entry.path().string(), overrides, std::nullopt));
       EXPECT_EQ(round_trip(printed), printed) << entry.path();
     } catch (const Error& e) {
       ADD_FAILURE() << e.what();

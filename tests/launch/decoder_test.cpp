@@ -31,10 +31,10 @@ TEST(Decoder, LogitsEqualTheTrainingForwardAtEveryPosition) {
 
     Tape tape(loaded.stream(), TapeOptions{.recording = false, .pack = {}});
     const Var hidden =
-        loaded.model().hidden(tape, Tensor::from(tokens, {length}), 1, length, loaded.alone(), nullptr);
+        loaded.model().hidden(tape, {Tensor::from(tokens, {length}), Tensor(), 1, length}, nullptr);
     const Tensor expected = linear(tape, hidden, loaded.model().head()).value;
 
-    Decoder decoder(loaded.model(), loaded.stream(), loaded.alone(), DType::f64, length);
+    Decoder decoder(loaded.model(), loaded.stream(), DType::f64, length);
     for (std::int64_t t = 0; t < length; ++t) {
       const Tensor logits = decoder.step(tokens[static_cast<std::size_t>(t)]);
       const Tensor row = expected.slice(t, t + 1).view(logits.shape());

@@ -54,6 +54,17 @@ TEST(CorrectionBias, EvensOutASkewedRouter) {
   EXPECT_LT(last.max_over_mean, 1.1);
 }
 
+TEST(BalancedChoices, AreTheSameInSlices) {
+  const Tensor whole = balanced_choices(0, 20, 3, 7);
+  EXPECT_EQ(whole.slice(0, 3).to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 6, 0, 1}));
+  for (std::int64_t t = 0; t < 20; ++t) {
+    EXPECT_EQ(balanced_choices(t, 20, 3, 7).to_vector<std::int32_t>(),
+              whole.slice(t, 20).to_vector<std::int32_t>());
+  }
+  EXPECT_EQ(balanced_choices(20, 20, 3, 7).dim(0), 0);
+}
+
 TEST(LoadMetrics, MaxOverMeanAndDroppedShare) {
   const LoadMetrics m = load_metrics(Tensor::from<std::int64_t>({6, 2, 0, 0}, {4}), 2);
   EXPECT_DOUBLE_EQ(m.max_over_mean, 3.0);

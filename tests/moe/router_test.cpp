@@ -190,6 +190,32 @@ TEST_P(Router, Float32ChoosesAlikeAndIsClose) {
 INSTANTIATE_TEST_SUITE_P(All, Router, ::testing::ValuesIn(all_cases()),
                          [](const auto& test) { return test.param.name; });
 
+// Recomputation: the choices of an earlier call, with weights that would choose otherwise.
+TEST_P(Router, ReplaysChoices) {
+  const RouterCase& c = GetParam();
+  MoeCase moe(c.config.num_experts, hidden_size, 3);
+  const Tensor x = random_tensor({c.tokens, hidden_size}, 1, "x");
+  const auto run = [&](const Tensor& bias, const Tensor& chosen) {
+    moe.router.grad.zero_();
+    TestStream stream;
+    Tape tape(stream);
+    const Var input = tape.input(x);
+    const Routing r = route(tape, input, moe.router, bias, c.config, c.seq_len, {}, chosen);
+    tape.backward(random_objective(tape, {r.weights, load_balance_loss(tape, r, c.seq_len), z_loss(tape, r)}));
+    return std::tuple{r, input.grad->value(), moe.router.grad.clone()};
+  };
+  const auto [first, dx, dgate] = run(bias_of(c), {});
+  const Tensor other = random_tensor({c.config.num_experts}, 4, "other", 3.0);
+  const auto [again, dx_again, dgate_again] = run(other, first.chosen_ids);
+  EXPECT_EQ(again.chosen_ids.to_vector<std::int32_t>(), first.chosen_ids.to_vector<std::int32_t>());
+  EXPECT_EQ(again.expert_ids.to_vector<std::int32_t>(), first.expert_ids.to_vector<std::int32_t>());
+  EXPECT_EQ(again.weights.value.to_vector<double>(), first.weights.value.to_vector<double>());
+  EXPECT_EQ(again.expert_counts.to_vector<std::int64_t>(), first.expert_counts.to_vector<std::int64_t>());
+  EXPECT_EQ(again.dropped, first.dropped);
+  EXPECT_EQ(dx_again.to_vector<double>(), dx.to_vector<double>());
+  EXPECT_EQ(dgate_again.to_vector<double>(), dgate.to_vector<double>());
+}
+
 TEST(RouterTies, GoToTheLowerExpert) {
   MoeConfig config{.num_experts = 5, .top_k = 3};
   MoeCase moe(5, 2, 3);

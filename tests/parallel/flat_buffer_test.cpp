@@ -31,6 +31,21 @@ TEST(FlatBuffer, HoldsThisKindAndStageInOrder) {
   EXPECT_EQ(FlatBuffer(MeshKind::expert, parameters(2, 2), mesh, 4, DType::f32).numel(), 0);
 }
 
+TEST(FlatBuffer, OfTiedParametersIsTheSameOnBothStages) {
+  const Mesh mesh({.tp = 2, .pp = 3}, 12);
+  const std::vector<FlatParameter> tied{
+      {"embedding", {10, 7}, {.tp = AxisPlacement::shard(0, 2), .second_stage = 2}, false}};
+  for (int rank = 0; rank < 4; ++rank) {
+    const FlatBuffer first(MeshKind::dense, tied, mesh, rank, DType::f32);
+    const FlatBuffer middle(MeshKind::dense, tied, mesh, rank + 4, DType::f32);
+    const FlatBuffer last(MeshKind::dense, tied, mesh, rank + 8, DType::f32);
+    EXPECT_EQ(middle.numel(), 0);
+    EXPECT_EQ(first.numel(), last.numel());
+    EXPECT_EQ(first.shard_begin(), last.shard_begin());
+    EXPECT_EQ(first.entries().at(0).box, last.entries().at(0).box);
+  }
+}
+
 TEST(FlatBuffer, WithoutGradientsHoldsValuesAlone) {
   const std::int64_t before = memory_use().live_bytes;
   const FlatBuffer buffer(MeshKind::dense, parameters(), Mesh({}, 1), 0, DType::f32, false);

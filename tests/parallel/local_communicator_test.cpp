@@ -43,6 +43,20 @@ TEST(LocalCommunicator, InPlaceAndEmptyTensors) {
   group->all_to_all(none, rows, none, rows);
 }
 
+TEST(LocalCommunicator, StartedCollectivesAreDoneAtOnce) {
+  const auto group = local_communicator("dp");
+  const Tensor in = Tensor::from<float>({1, 2, 3}, {3}), out = Tensor::zeros({3}, DType::f32);
+  const auto sum = group->start_reduce_scatter(in, out);
+  EXPECT_TRUE(sum->test());
+  sum->wait();
+  EXPECT_EQ(out.to_vector<float>(), in.to_vector<float>());
+  const auto gather = group->start_all_gather(in, in);
+  EXPECT_TRUE(gather->test());
+  gather->wait();
+  EXPECT_EQ(group->traffic().at("reduce_scatter").calls, 1);
+  EXPECT_EQ(group->traffic().at("all_gather").bytes, 0);
+}
+
 TEST(LocalCommunicator, RefusesMismatches) {
   const auto group = local_communicator("dp");
   const Tensor two = Tensor::zeros({2}, DType::f32), three = Tensor::zeros({3}, DType::f32);

@@ -14,8 +14,8 @@ namespace {
 
 using testing::all_meshes;
 
-constexpr Axis axes[] = {Axis::pp,  Axis::dp, Axis::cp,  Axis::tp,   Axis::dp_cp,
-                         Axis::edp, Axis::ep, Axis::etp, Axis::world};
+constexpr Axis axes[] = {Axis::pp, Axis::dp,  Axis::cp,     Axis::tp,    Axis::dp_cp, Axis::edp,
+                         Axis::ep, Axis::etp, Axis::ep_etp, Axis::stage, Axis::world};
 
 std::string problems_of(const MeshConfig& config, int world) {
   try {
@@ -32,6 +32,8 @@ TEST(Mesh, FactorsMultiplyToTheWorldAndRanksFollowTheFormula) {
     ASSERT_EQ(n(Axis::pp) * n(Axis::dp) * n(Axis::cp) * n(Axis::tp), m.world()) << m.str();
     ASSERT_EQ(n(Axis::pp) * n(Axis::edp) * n(Axis::ep) * n(Axis::etp), m.world()) << m.str();
     ASSERT_EQ(n(Axis::dp_cp), n(Axis::dp) * n(Axis::cp));
+    ASSERT_EQ(n(Axis::ep_etp), n(Axis::ep) * n(Axis::etp));
+    ASSERT_EQ(n(Axis::stage) * n(Axis::pp), m.world());
     for (int r = 0; r < m.world(); ++r) {
       const auto c = [&](Axis a) { return m.coordinate(a, r); };
       ASSERT_EQ(
@@ -41,6 +43,8 @@ TEST(Mesh, FactorsMultiplyToTheWorldAndRanksFollowTheFormula) {
                     c(Axis::etp),
                 r);
       ASSERT_EQ(c(Axis::dp_cp), c(Axis::dp) * n(Axis::cp) + c(Axis::cp));
+      ASSERT_EQ(c(Axis::ep_etp), c(Axis::ep) * n(Axis::etp) + c(Axis::etp));
+      ASSERT_EQ(c(Axis::stage), c(Axis::dp_cp) * n(Axis::tp) + c(Axis::tp));
       ASSERT_EQ(c(Axis::world), r);
     }
   }
@@ -80,6 +84,22 @@ TEST(Mesh, FoldsExpertsOverDataAndTensorRanks) {
   EXPECT_EQ(m.str(), "world 8 = pp 1 x dp 4 x cp 1 x tp 2 = pp 1 x edp 1 x ep 8 x etp 1");
   EXPECT_EQ(m.group(Axis::ep, 3), (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7}));
   EXPECT_EQ(m.group(Axis::dp, 3), (std::vector<int>{1, 3, 5, 7}));
+}
+
+TEST(Mesh, TakesExpertAxesTogetherAndStagesWhole) {
+  const Mesh m({.tp = 2, .pp = 2, .ep = 2, .etp = 2}, 16);
+  EXPECT_EQ(m.group(Axis::ep_etp, 5), (std::vector<int>{4, 5, 6, 7}));
+  EXPECT_EQ(m.group(Axis::ep_etp, 13), (std::vector<int>{12, 13, 14, 15}));
+  EXPECT_EQ(m.group(Axis::stage, 9), (std::vector<int>{8, 9, 10, 11, 12, 13, 14, 15}));
+  for (int r = 0; r < 16; ++r) {
+    for (const int mate : m.group(Axis::stage, r)) {
+      EXPECT_EQ(m.coordinate(Axis::pp, mate), m.coordinate(Axis::pp, r));
+    }
+    for (const int mate : m.group(Axis::ep_etp, r)) {
+      EXPECT_EQ(m.coordinate(Axis::pp, mate), m.coordinate(Axis::pp, r));
+      EXPECT_EQ(m.coordinate(Axis::edp, mate), m.coordinate(Axis::edp, r));
+    }
+  }
 }
 
 TEST(Mesh, RefusalsNameEveryFactorAndTheNearestSizes) {

@@ -146,6 +146,26 @@ TEST(Placement, NonOwnersHoldACopyOfAnOwnersPart) {
   }
 }
 
+TEST(Placement, TwoStagesHoldTheSamePartsAndTheFirstOwnsThem) {
+  const Shape global{24, 24};  // every axis of the worlds divides 24
+  for (const Mesh& mesh : all_meshes()) {
+    const int stages = mesh.size(Axis::pp), stage_ranks = mesh.size(Axis::stage);
+    const int other = stages - 1;
+    const Placement one{.tp = AxisPlacement::shard(0, mesh.size(Axis::tp))};
+    Placement both = one;
+    both.second_stage = other;
+    ASSERT_EQ(both.is_tied(), stages > 1);
+    for (int rank = 0; rank < mesh.world(); ++rank) {
+      const int stage = mesh.coordinate(Axis::pp, rank);
+      ASSERT_EQ(both.is_held(mesh, rank), stage == 0 || stage == other) << mesh.str();
+      ASSERT_EQ(both.is_owner(mesh, rank), one.is_owner(mesh, rank)) << mesh.str();
+      if (!both.is_held(mesh, rank)) continue;
+      ASSERT_EQ(both.local_box(global, mesh, rank), one.local_box(global, mesh, rank % stage_ranks));
+    }
+  }
+  EXPECT_FALSE(Placement{}.is_tied());
+}
+
 TEST(Placement, CopiesOfKeyAndValueHeadsLieOnConsecutiveRanks) {
   const Mesh mesh({.tp = 4}, 8);
   const Placement p{.tp = AxisPlacement::shard(0, 2)};

@@ -13,8 +13,8 @@ using testing::runtime;
 TEST(ProcessGroups, EveryAxisOfEveryMeshReachesItsRanks) {
   for (const Mesh& mesh : testing::meshes_of(runtime().world())) {
     const ProcessGroups groups(runtime(), mesh);
-    for (const Axis axis :
-         {Axis::world, Axis::pp, Axis::dp, Axis::cp, Axis::tp, Axis::dp_cp, Axis::edp, Axis::ep, Axis::etp}) {
+    for (const Axis axis : {Axis::world, Axis::pp, Axis::dp, Axis::cp, Axis::tp, Axis::dp_cp, Axis::edp,
+                            Axis::ep, Axis::etp, Axis::ep_etp, Axis::stage}) {
       Communicator& group = groups.axis(axis);
       ASSERT_EQ(group.name(), axis_name(axis));
       ASSERT_EQ(group.size(), mesh.size(axis));
