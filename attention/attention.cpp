@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention/cpu/attention.h"
+#include "attention/cuda/attention.h"
 #include "attention/shared_group.h"
 #include "attention/target.h"
 #include "core/backend.h"
@@ -31,9 +32,10 @@ void check_inputs(const Var& q, const Var& k, const Var& v, const Parameter* sin
                  queries.str(), keys.str());
   const DType dtype = q.value.dtype();
   HYSPARSE_CHECK(k.value.dtype() == dtype && v.value.dtype() == dtype);
-  HYSPARSE_CHECK(
-      sinks == nullptr || (sinks->value.shape() == Shape{shape.num_heads} && sinks->value.dtype() == dtype),
-      "sinks {}", sinks->value.shape().str());
+  HYSPARSE_CHECK(sinks == nullptr ||
+                     (sinks->value.shape() == Shape{shape.num_heads} &&
+                      (sinks->value.dtype() == dtype || sinks->value.dtype() == accumulation_dtype(dtype))),
+                 "sinks {}", sinks->value.shape().str());
   HYSPARSE_CHECK((!q.grad || (q.grad != k.grad && q.grad != v.grad)) && (!k.grad || k.grad != v.grad),
                  "q, k and v share a gradient");
 }
@@ -46,7 +48,8 @@ Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& 
   const cpu::AttentionSizes sizes = training_sizes(shape);
   const Var sink = sinks != nullptr ? tape.parameter(*sinks) : Var{};
   const Tensor value = Tensor::empty(q.shape(), q.value.dtype(), q.value.device());
-  const Tensor lse = Tensor::empty({shape.tokens(), shape.num_heads}, q.value.dtype(), q.value.device());
+  const Tensor lse =
+      Tensor::empty({shape.tokens(), shape.num_heads}, accumulation_dtype(q.value.dtype()), q.value.device());
   HYSPARSE_LAUNCH(tape.stream(), attention_forward, sizes, pattern, q.value, k.value, v.value, sink.value,
                   value, lse, chosen, scores);
   const Var out = tape.output(value, {q, k, v, sink});
@@ -88,7 +91,7 @@ FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const
   if (selection) {
     result.blocks =
         empty_block_lists(*selection, shape.tokens(), shape.num_kv_heads, shape.seq_len, q.value.device());
-    if (shared.ranks > 1) scores = empty_scores(*result.blocks, shape, q.value.dtype());
+    if (shared.ranks > 1) scores = empty_scores(*result.blocks, shape, accumulation_dtype(q.value.dtype()));
   }
   result.out = attend(tape, "full_attention", q, k, v, {.kind = cpu::KeyPattern::Kind::causal}, nullptr, shape,
                       result.blocks ? &*result.blocks : nullptr, scores);

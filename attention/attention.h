@@ -66,7 +66,7 @@ FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const
                                    const AttentionShape& shape, const std::optional<SelectionConfig>& selection,
                                    const SharedGroup& shared = {});
 
-/// Attention over the tokens s <= t of t's chosen blocks, with the sink logit sinks[h] (f32/f64 [H], may be
+/// Attention over the tokens s <= t of t's chosen blocks, with the sink logit sinks[h] ([H], may be
 /// null) in the denominator: p_s = exp(l_s) / (sum exp(l) + exp(sink_h)). A row that sees nothing gives zeros.
 Var block_sparse_attention(Tape& tape, const Var& q, const Var& k, const Var& v, const BlockLists& blocks,
                            const Parameter* sinks, const AttentionShape& shape);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attention/cpu/attention.h"
+#include "attention/cuda/attention.h"
 #include "core/backend.h"
 
 namespace hysparse {
@@ -19,8 +20,9 @@ Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tens
                  "k {} v {}", k.shape().str(), v.shape().str());
   HYSPARSE_CHECK(k.dim(0) >= needed, "a cache of {} rows, {} needed", k.dim(0), needed);
   HYSPARSE_CHECK(!sinks.defined() || sinks.shape() == Shape{shape.num_heads}, "sinks {}", sinks.shape().str());
-  HYSPARSE_CHECK(k.dtype() == q.dtype() && v.dtype() == q.dtype() &&
-                 (!sinks.defined() || sinks.dtype() == q.dtype()));
+  HYSPARSE_CHECK(
+      k.dtype() == q.dtype() && v.dtype() == q.dtype() &&
+      (!sinks.defined() || sinks.dtype() == q.dtype() || sinks.dtype() == accumulation_dtype(q.dtype())));
   const cpu::AttentionSizes sizes{.sequences = 1,
                                   .query_len = q.dim(0),
                                   .start = shape.position,
@@ -29,7 +31,7 @@ Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tens
                                   .num_kv_heads = shape.num_kv_heads,
                                   .head_dim = shape.head_dim};
   const Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
-  const Tensor lse = Tensor::empty({q.dim(0), shape.num_heads}, q.dtype(), q.device());
+  const Tensor lse = Tensor::empty({q.dim(0), shape.num_heads}, accumulation_dtype(q.dtype()), q.device());
   HYSPARSE_LAUNCH(stream, attention_forward, sizes, pattern, q, k, v, sinks, out, lse, chosen);
   return out;
 }

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "attention/cpu/gate.h"
+#include "attention/cuda/gate.h"
 #include "attention/target.h"
 #include "core/backend.h"
 

@@ -1,6 +1,7 @@
 #include "attention/rope.h"
 
 #include "attention/cpu/rope.h"
+#include "attention/cuda/rope.h"
 #include "attention/target.h"
 #include "core/backend.h"
 
@@ -17,8 +18,8 @@ Var qk_norm_rope(Tape& tape, const Var& x, const Parameter* norm_weight, double 
                  norm_weight->value.shape().str());
   const Stream& stream = tape.stream();
   const Var weight = norm_weight != nullptr ? tape.parameter(*norm_weight) : Var{};
-  const Tensor table =
-      HYSPARSE_LAUNCH(stream, rope_table, rope.theta, rope.rotary_dim, start, seq_len, x.value.dtype());
+  const Tensor table = HYSPARSE_LAUNCH(stream, rope_table, rope.theta, rope.rotary_dim, start, seq_len,
+                                       accumulation_dtype(x.value.dtype()));
   const cpu::NormRope op{.head_dim = head_dim, .table = table, .weight = weight.value, .eps = eps};
   const Tensor y = Tensor::empty(x.shape(), x.value.dtype(), x.value.device());
   HYSPARSE_LAUNCH(stream, norm_rope_forward, op, x.value, y);

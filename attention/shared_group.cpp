@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "attention/cpu/choose.h"
+#include "attention/cuda/choose.h"
 #include "core/backend.h"
 
 namespace hysparse {

@@ -45,12 +45,12 @@ class BufferedReader {
 ShardPlan create_shard(const std::string& path, std::span<const Piece> pieces, std::int64_t step, int shard) {
   ShardPlan plan{path, {}, {}};
   // HDF5 cannot recover from a disk that fills up or a limit on file size, and finds the latter only on
-  // closing: try beforehand, with room for its structures.
+  // closing: take all the room beforehand, with some for its structures. The other ranks take theirs meanwhile.
   std::int64_t bytes = 8192;
   for (const Piece& piece : pieces) bytes += 1024 + (piece.data.defined() ? piece.data.bytes() : 0);
   File::create(path).reserve(bytes);
 
-  Hdf5File file = Hdf5File::create(path);
+  Hdf5File file = Hdf5File::create_over(path);
   file.set_attribute("", "format", std::string_view(format_name));
   file.set_attribute("", "step", step);
   file.set_attribute("", "rank", static_cast<std::int64_t>(shard));

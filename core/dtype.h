@@ -1,4 +1,4 @@
-/// Element types. CPU kernels run in f32 and f64 alike; bf16 is storage (exports, later the GPU).
+/// Element types. CPU kernels run in f32 and f64 alike, GPU kernels in f32 and bf16; elsewhere bf16 is storage.
 #pragma once
 
 #include <bit>
@@ -30,6 +30,10 @@ std::int64_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);
 inline bool is_float(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::bf16;
+}
+/// Of what is summed up, kept per row or scored while tensors of `dtype` are worked on: f64 for f64, else f32.
+inline DType accumulation_dtype(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
 }
 
 template <class T>

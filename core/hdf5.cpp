@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <hdf5.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,12 +112,30 @@ bool Hdf5Handle::reset() noexcept {
 namespace hdf5_internal {
 
 void quiet() {
+  // At exit HDF5 would close a file again whose closing has failed (a full disk), and crash. Ours are closed by
+  // their owners.
+  static const bool no_exit_handler = H5dont_atexit() >= 0;
+  static_cast<void>(no_exit_handler);
   static thread_local const bool done = [] {  // the error stack and its printing are per thread
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     return true;
   }();
   static_cast<void>(done);
 }
+
+namespace {
+
+/// HDF5's text about a system call that failed has two lines and addresses in it: what failed, and errno's
+/// text.
+std::string without_addresses(const std::string& text) {
+  constexpr std::string_view mark = "error message = '";
+  const std::size_t begin = text.find(mark), time = text.find(": time = ");
+  const std::size_t end = begin == std::string::npos ? begin : text.find('\'', begin + mark.size());
+  if (end == std::string::npos || time == std::string::npos) return text;
+  return text.substr(0, time) + ": " + text.substr(begin + mark.size(), end - begin - mark.size());
+}
+
+}  // namespace
 
 std::string reason() {
   std::string innermost = "no reason given";
@@ -127,7 +146,7 @@ std::string reason() {
         return 0;
       },
       &innermost);
-  return innermost;
+  return without_addresses(innermost);
 }
 
 std::int64_t element_type(Hdf5Type type) {
@@ -178,17 +197,61 @@ std::int64_t check_is_hdf5(const std::string& path) {
   return status.st_size;
 }
 
+/// How files are written: the 1.8 format, datasets aligned. Invalid when HDF5 fails.
+Hdf5Handle write_access() {
+  Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  const bool good = access.valid() && H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
+                    H5Pset_alignment(access.id(), 256, Storage::alignment) >= 0;
+  return good ? std::move(access) : Hdf5Handle();
+}
+
+/// Without times.
+Hdf5Handle create_file(const std::string& path, const Hdf5Handle& access) {
+  const Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  if (!access.valid() || !creation.valid() || H5Pset_obj_track_times(creation.id(), false) < 0) return {};
+  return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose};
+}
+
+/// The bytes of a file without datasets, made in memory; none when that fails.
+std::vector<char> empty_file() {
+  const int fd = ::memfd_create("empty.h5", MFD_CLOEXEC);
+  if (fd < 0) return {};
+  std::vector<char> bytes;
+  struct stat status {};
+  if (create_file(fmt::format("/proc/self/fd/{}", fd), write_access()).reset() && ::fstat(fd, &status) == 0) {
+    bytes.resize(static_cast<std::size_t>(status.st_size));
+    if (::pread(fd, bytes.data(), bytes.size(), 0) != status.st_size) bytes.clear();
+  }
+  ::close(fd);
+  return bytes;
+}
+
 }  // namespace
 
 Hdf5File Hdf5File::create(const std::string& path) {
   quiet();
-  Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose), creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   Hdf5File file;
   file.path_ = path;
-  if (access.valid() && creation.valid() && H5Pset_obj_track_times(creation.id(), false) >= 0 &&
-      H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
-      H5Pset_alignment(access.id(), 256, Storage::alignment) >= 0) {
-    file.file_ = {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose};
+  file.file_ = create_file(path, write_access());
+  if (!file.file_.valid()) throw_failure("{}: cannot create it: {}", path, reason());
+  return file;
+}
+
+Hdf5File Hdf5File::create_over(const std::string& path) {
+  quiet();
+  const std::vector<char> bytes = empty_file();
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) throw_failure("{}: cannot open for writing: {}", path, std::strerror(errno));
+  const ssize_t wrote = ::pwrite(fd, bytes.data(), bytes.size(), 0);
+  const int error = errno;
+  ::close(fd);
+  if (wrote < 0) throw_failure("{}: cannot write: {}", path, std::strerror(error));
+  Hdf5File file;
+  file.path_ = path;
+  const Hdf5Handle access = write_access();
+  if (wrote > 0 && wrote == static_cast<ssize_t>(bytes.size()) && access.valid() &&
+      H5Pset_file_locking(access.id(), false, true) >= 0) {
+    file.file_ = {H5Fopen(path.c_str(), H5F_ACC_RDWR, access.id()), H5Fclose};
   }
   if (!file.file_.valid()) throw_failure("{}: cannot create it: {}", path, reason());
   return file;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
-#include "core/error.h"
+#include "core/backend.h"
+#include "core/cpu/scalar.h"
+#include "core/cuda/scalar.h"
 
 namespace hysparse {
 
@@ -74,7 +76,7 @@ void Tape::seed(std::span<const Root> roots) {
     HYSPARSE_CHECK(root.scalar.value.numel() == 1, "root of shape {}", root.scalar.shape().str());
     if (!root.scalar.requires_grad()) continue;
     Tensor g = Tensor::empty(root.scalar.shape(), root.scalar.value.dtype(), root.scalar.value.device());
-    dispatch_float(g.dtype(), [&]<class T>() { *g.data<T>() = static_cast<T>(root.weight); });
+    HYSPARSE_LAUNCH(stream_, fill, g, root.weight);
     root.scalar.grad->accumulate(stream_, g);
   }
 }

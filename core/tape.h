@@ -148,7 +148,7 @@ class Tape {
   std::vector<Record> delayed_;
 };
 
-/// out[i] += in[i], any float dtype; part of core/cpu.
+/// out[i] += in[i]; f32, f64, i64, on a GPU also bf16.
 void add_in_place(const Stream& stream, const Tensor& out, const Tensor& in);
 
 }  // namespace hysparse

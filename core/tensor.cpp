@@ -2,6 +2,11 @@
 
 #include <cstring>
 
+#include "core/backend.h"
+#include "core/cuda/context.h"
+#include "core/cuda/elementwise.h"
+#include "core/cuda/memory.h"
+
 namespace hysparse {
 namespace {
 
@@ -79,10 +84,22 @@ Tensor Tensor::clone() const {
   return t;
 }
 
+Tensor Tensor::to_device(Device device) const {
+  if (device == device_) return *this;
+  Tensor t = empty(shape_, dtype_, device);
+  t.copy_from(*this);
+  return t;
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
-  HYSPARSE_CHECK(device_.is_cpu());
   Tensor t = empty(shape_, dtype, device_);
+  if constexpr (cuda_build) {
+    if (!device_.is_cpu()) {
+      cuda::convert(cuda::current_stream(), *this, t);
+      return t;
+    }
+  }
   switch (dtype_) {
     case DType::f64:
       convert_from<double>(*this, t);
@@ -100,14 +117,20 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 void Tensor::zero_() const {
-  HYSPARSE_CHECK(device_.is_cpu());
+  if constexpr (cuda_build) {
+    if (!device_.is_cpu()) return cuda::zero(raw(), bytes());
+  }
   std::memset(raw(), 0, static_cast<std::size_t>(bytes()));
 }
 
 void Tensor::copy_from(const Tensor& source) const {
   HYSPARSE_CHECK(source.shape() == shape_ && source.dtype() == dtype_, "{} {} from {} {}", shape_.str(),
                  dtype_name(dtype_), source.shape().str(), dtype_name(source.dtype()));
-  HYSPARSE_CHECK(device_.is_cpu() && source.device().is_cpu());
+  if constexpr (cuda_build) {
+    if (!device_.is_cpu() || !source.device().is_cpu()) {
+      return cuda::copy(raw(), device_, source.raw(), source.device(), bytes());
+    }
+  }
   std::memcpy(raw(), source.raw(), static_cast<std::size_t>(bytes()));
 }
 

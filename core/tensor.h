@@ -47,15 +47,20 @@ class Tensor {
   /// Rows [begin, end) of dim 0.
   Tensor slice(std::int64_t begin, std::int64_t end) const;
   Tensor clone() const;
+  /// The same on another device; the same handle when it lies there already. From a GPU: waits for what made
+  /// it. To one: in the order of the compute stream.
+  Tensor to_device(Device device) const;
   /// Elements converted between f64, f32 and bf16 (round to nearest even); the same handle when the dtype is
   /// already that.
   Tensor to(DType dtype) const;
   void zero_() const;
-  /// Copies elements from a tensor of the same shape and dtype.
+  /// Copies elements from a tensor of the same shape and dtype, on any device.
   void copy_from(const Tensor& source) const;
+  /// The elements, on the host.
   template <class T>
   std::vector<T> to_vector() const {
-    return {data<T>(), data<T>() + numel_};
+    const Tensor here = to_device(Device{});
+    return {here.data<T>(), here.data<T>() + numel_};
   }
 
  private:

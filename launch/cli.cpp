@@ -38,6 +38,13 @@ std::string error_lines(const std::string& text) {
   return lines;
 }
 
+/// What one rank alone throws, without that rank's name: Runtime::run gives it. Only the first line gets the
+/// program's name in front; those of a timeout's table of ranks stay as they are.
+std::string lone_error(const Runtime& runtime, const std::string& text) {
+  const std::string rank = fmt::format("rank {}: ", runtime.rank());
+  return "hysparse: error: " + (text.starts_with(rank) ? text.substr(rank.size()) : text);
+}
+
 /// The resolved config on stdout. Without mpirun the number of ranks is not judged: the file may be meant for
 /// many.
 int print_config(Runtime& runtime, const TrainOptions& options) {
@@ -120,8 +127,10 @@ int run_program(Runtime& runtime, const std::vector<std::string>& arguments, con
       throw AgreedFailure(error_lines(e.what()));
     } catch (const Error& e) {
       throw Error(error_lines(e.what()));
+    } catch (const CollectiveTimeout& e) {
+      throw CollectiveTimeout(lone_error(runtime, e.what()));
     } catch (const std::exception& e) {
-      throw Failure(error_lines(e.what()));
+      throw Failure(lone_error(runtime, e.what()));
     }
   });
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/ops/scalar.h"
+#include "core/ops/vocabulary.h"
 #include "data/loader.h"
 
 namespace hysparse {
@@ -22,8 +24,8 @@ Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windo
     Tape tape(stream, {.recording = gradients});
     const LossResult result = model.loss(tape, {batch.inputs, batch.targets, sequences, seq_len});
     if (gradients) tape.backward(std::vector<Tape::Root>{{result.loss_sum, mean}});
-    loss_sum += result.loss;
-    total.tokens += result.targets;
+    loss_sum += scalar_value(result.loss);
+    total.tokens += check_targets(batch.targets, model.head().name, model.config().vocab_size);
     total.sequences += sequences;
   }
   total.loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, total.tokens));

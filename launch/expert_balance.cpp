@@ -25,9 +25,10 @@ void ExpertBalance::add(const std::vector<RoutingLoad>& loads) {
     const auto at = std::find(layers_.begin(), layers_.end(), load.layer);
     HYSPARSE_CHECK(at != layers_.end(), "layer {}", load.layer);
     std::int64_t* row = counts_.data<std::int64_t>() + (at - layers_.begin()) * num_experts_;
-    const std::int64_t* counts = load.expert_counts.data<std::int64_t>();
-    for (std::int64_t e = 0; e < num_experts_; ++e) row[e] += counts[e];
-    counts_.data<std::int64_t>()[static_cast<std::int64_t>(layers_.size()) * num_experts_] += load.dropped;
+    const Tensor counts = load.expert_counts.to_device(Device{}), dropped = load.dropped.to_device(Device{});
+    for (std::int64_t e = 0; e < num_experts_; ++e) row[e] += counts.data<std::int64_t>()[e];
+    counts_.data<std::int64_t>()[static_cast<std::int64_t>(layers_.size()) * num_experts_] +=
+        *dropped.data<std::int64_t>();
   }
 }
 

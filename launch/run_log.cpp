@@ -3,10 +3,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include <unistd.h>
 
+#include "checkpoint/file.h"
 #include "launch/config.h"
 #include "launch/user_input.h"
 
@@ -47,12 +47,7 @@ void prepare_directory(const RunConfig& config) {
   const fs::path directory = config.run.dir;
   make_writable_directory("run.dir", config.run.dir);
   check_contents(directory);
-  const fs::path partial = directory / "config.yaml.tmp";
-  std::ofstream out(partial);
-  out << config_yaml(config);
-  out.close();
-  if (!out) throw_error("run.dir: {}: cannot be written to", config.run.dir);
-  fs::rename(partial, directory / "config.yaml");
+  write_file_atomically((directory / "config.yaml").string(), config_yaml(config));
 }
 
 std::string counts_text(const ParameterCounts& counts) {

@@ -36,10 +36,16 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .steps = config.train.steps};
 }
 
+/// Communicators are created under the deadline too.
+Runtime& with_timeout(Runtime& runtime, const RunConfig& config) {
+  set_collective_timeout(config.train.collective_timeout_s);
+  return runtime;
+}
+
 }  // namespace
 
 Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observer)
-    : runtime_(runtime),
+    : runtime_(with_timeout(runtime, config)),
       config_(config),
       observer_(observer),
       pool_(default_thread_count(runtime.local_ranks())),
@@ -54,7 +60,6 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observ
               .before_forward = [this](std::int64_t layer) { await_parameters(layer); },
               .gradients_complete = [this](int chunk, std::int64_t layer) { start_reductions(chunk, layer); }}),
       balance_(config.model, parameters_) {
-  set_collective_timeout(config.train.collective_timeout_s);
   runtime.agree(
       [&] { data_ = std::make_unique<TrainingData>(config_, groups_.dp->rank(), groups_.dp->size()); });
   start();

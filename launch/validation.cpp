@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/loader.h"
+#include "parallel/whereabouts.h"
 
 namespace hysparse {
 namespace {
@@ -24,6 +25,7 @@ double validation_loss(ParallelModel& model, SequentialWindows& source, std::int
     batches.push_back({std::move(batch.inputs), std::move(batch.targets), sequences, seq_len});
   }
   const StepSums result = model.evaluate(batches);
+  at_layer(-1);
   const Tensor sums = Tensor::from<double>({result.loss, static_cast<double>(result.targets)}, {2});
   groups.world->all_reduce(sums);
   return sums.data<double>()[0] / std::max(1.0, sums.data<double>()[1]);

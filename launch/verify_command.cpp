@@ -142,6 +142,8 @@ class Verifier {
     const ProcessResult process = start(VerifyLayout{}, directory_ / "reference");
     status_.clear();
     const std::vector<std::string> problems = problems_of(process);
+    if (process.status == 2 && !process.timed_out)
+      throw Error(std::vector<std::string>(problems.begin() + 1, problems.end()));
     if (!problems.empty()) throw_failure("the run of one rank: {}", fmt::join(problems, "\n"));
     VerifyResult reference = read_result(directory_ / "reference");
     if (!options_.json) {

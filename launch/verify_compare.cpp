@@ -78,7 +78,16 @@ class Comparer {
       const VerifyStep &own = result_.steps[i], &expected = reference_.steps[i];
       step(i, "loss", own.loss, expected.loss, comparison_.loss);
       step(i, "gradient norm", own.grad_norm, expected.grad_norm, comparison_.grad_norm);
+      if (tolerances_.all_steps) load(i, own.load, expected.load);
     }
+  }
+
+  /// Counts of tokens: the same, or some token went to another expert.
+  void load(std::size_t index, const std::vector<double>& own, const std::vector<double>& expected) {
+    if (own == expected || load_differs_) return;
+    load_differs_ = true;
+    comparison_.problems.push_back(fmt::format("step {}: the experts' load differs: {:.6g} instead of {:.6g}",
+                                               index + 1, fmt::join(own, " "), fmt::join(expected, " ")));
   }
 
   void step(std::size_t index, const char* what, double own, double expected, double& largest) {
@@ -136,6 +145,7 @@ class Comparer {
   const VerifyResult& reference_;
   const VerifyTolerances& tolerances_;
   VerifyComparison comparison_;
+  bool load_differs_ = false;
 };
 
 }  // namespace

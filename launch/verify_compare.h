@@ -1,5 +1,5 @@
-/// Is a layout's run equal to one rank's? Losses and gradient norms step by step, gradients parameter by
-/// parameter.
+/// Is a layout's run equal to one rank's? Losses, gradient norms and (in fp64) the experts' load step by step,
+/// gradients parameter by parameter.
 #pragma once
 
 #include <string>

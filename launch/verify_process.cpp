@@ -173,8 +173,10 @@ std::vector<std::string> error_lines_of(const std::string& output) {
   bool in_frame = false;
   std::istringstream in(output);
   for (std::string line; std::getline(in, line);) {
-    if (line.starts_with(prefix)) {
-      const std::string text = line.substr(prefix.size());
+    const std::size_t at = line.find(prefix);  // behind "rank 3: " where one rank alone fails
+    if (at != std::string::npos) {
+      std::string text = line.substr(at + prefix.size());
+      if (!text.starts_with(line.substr(0, at))) text.insert(0, line.substr(0, at));
       if (std::find(errors.begin(), errors.end(), text) == errors.end()) errors.push_back(text);
     } else if (line.starts_with("-----")) {
       in_frame = !in_frame;

@@ -23,7 +23,7 @@ ProcessResult run_ranks(int ranks, const std::vector<std::string>& arguments, co
 /// True inside a process that mpirun or srun has started: it cannot start mpirun again.
 bool started_by_mpirun();
 
-/// What a program that failed said: its "hysparse: error: " lines without that prefix, each once; else its last
+/// What a program that failed said: its "hysparse: error: " lines without those words, each once; else its last
 /// lines, without the frames that mpirun adds; else how those begin. A few lines in any case.
 std::vector<std::string> error_lines_of(const std::string& output);
 

@@ -28,7 +28,7 @@ double number(const Json& value) {
 Json to_json(const VerifyResult& result) {
   Json json{{"steps", Json::array()}, {"traffic", Json::object()}, {"parameters", Json::object()}};
   for (const VerifyStep& step : result.steps)
-    json["steps"].push_back({{"loss", step.loss}, {"grad_norm", step.grad_norm}});
+    json["steps"].push_back({{"loss", step.loss}, {"grad_norm", step.grad_norm}, {"load", step.load}});
   for (const auto& [group, operations] : result.traffic) {
     for (const auto& [operation, t] : operations)
       json["traffic"][group][operation] = {{"calls", t.calls}, {"bytes", t.bytes}};
@@ -41,7 +41,7 @@ Json to_json(const VerifyResult& result) {
 VerifyResult from_json(const Json& json) {
   VerifyResult result;
   for (const Json& step : json.at("steps"))
-    result.steps.push_back({number(step.at("loss")), number(step.at("grad_norm"))});
+    result.steps.push_back({number(step.at("loss")), number(step.at("grad_norm")), step.at("load")});
   for (const auto& [group, operations] : json.at("traffic").items()) {
     for (const auto& [operation, t] : operations.items())
       result.traffic[group][operation] = {t.at("calls"), t.at("bytes")};

@@ -1,5 +1,5 @@
 /// What one layout's run found, as `hysparse verify-layout` leaves it for `hysparse verify`: a directory with
-///   result.json            {"steps": [{"loss", "grad_norm"}], "traffic": {group: {operation: {"calls",
+///   result.json            {"steps": [{"loss", "grad_norm", "load"}], "traffic": {group: {operation: {"calls",
 ///   "bytes"}}},
 ///                           "parameters": {name: {"owned", "copies"}}}
 ///   gradients.safetensors  the summed, unclipped gradient of each parameter in step 1, whole, as f32 or f64
@@ -17,6 +17,7 @@ namespace hysparse {
 
 struct VerifyStep {
   double loss = 0, grad_norm = 0;
+  std::vector<double> load;  ///< largest over mean expert load of each MoE layer, then the share dropped
 };
 
 struct VerifyGradient {
@@ -25,9 +26,6 @@ struct VerifyGradient {
   std::int64_t owned = 0;  ///< elements that some rank owns, each owner counted: numel() when all is well
   double copies = 0;       ///< norm of the difference between the owners' and all other copies
 };
-
-/// Group -> operation -> calls and bytes, of all ranks.
-using TrafficTable = std::map<std::string, std::map<std::string, Traffic>>;
 
 struct VerifyResult {
   std::vector<VerifyStep> steps;

@@ -159,7 +159,10 @@ void VerifyRecorder::gradients(std::int64_t step, ParameterSet& parameters, cons
 }
 
 void VerifyRecorder::stepped(const StepReport& report, const ProcessGroups& groups) {
-  result_.steps.push_back({report.loss, report.grad_norm});
+  VerifyStep step{report.loss, report.grad_norm, {}};
+  for (const ExpertBalance::LayerLoad& layer : report.load.layers) step.load.push_back(layer.max_over_mean);
+  step.load.push_back(report.load.dropped);
+  result_.steps.push_back(std::move(step));
   const TrafficTable now = traffic_of(groups);
   result_.traffic = difference(now, counted_);
   counted_ = now;

@@ -75,7 +75,6 @@ Boundary Model::forward(Tape& tape, const MicroBatch& batch, Boundary in, LossRe
   const CrossEntropy ce = vocabulary_cross_entropy(tape, h, *head_, batch.targets, options_.tp);
   result->loss_sum = ce.loss_sum;
   result->loss = ce.loss;
-  result->targets = ce.targets;
   return {};
 }
 

@@ -36,14 +36,13 @@ struct Layer {
 struct RoutingLoad {
   std::int64_t layer = 0;
   Tensor expert_counts;  ///< i64 [X]
-  std::int64_t dropped = 0;
+  Tensor dropped;        ///< i64 [1]
 };
 
 struct LossResult {
   Var loss_sum;                   ///< [1], sum over target tokens of the cross-entropy; undefined before the
                                   ///< last chunk. The same on every tp rank.
-  double loss = 0;                ///< the same, in double
-  std::int64_t targets = 0;       ///< number of target tokens
+  Tensor loss;                    ///< f64 [1], the same
   std::vector<Var> load_balance;  ///< one per MoE layer when aux_loss > 0: this rank's terms of the sum over
                                   ///< sequences
   std::vector<Var> z;             ///< one per MoE layer when z_loss > 0: the sum over this rank's tokens
@@ -63,7 +62,7 @@ struct ModelOptions {
   std::function<void(std::int64_t layer)> after_backward;
 };
 
-/// S sequences of T tokens: tokens, targets i32 [S*T].
+/// S sequences of T tokens: tokens, targets i32 [S*T], on the device of the stream.
 struct MicroBatch {
   Tensor tokens, targets;
   std::int64_t sequences = 1, seq_len = 1;

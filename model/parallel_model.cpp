@@ -1,13 +1,17 @@
 #include "model/parallel_model.h"
 
+#include "core/ops/scalar.h"
+#include "core/ops/vocabulary.h"
+
 namespace hysparse {
 
 /// The micro-batches under way on this stage.
 class ParallelModel::Work final : public PipelineWork {
  public:
   Work(ParallelModel& owner, std::span<const MicroBatch> batches, const Objective* objective)
-      : owner_(owner), batches_(batches), objective_(objective), backwards_left_(owner.chunks_.size()) {
+      : owner_(owner), objective_(objective), backwards_left_(owner.chunks_.size()) {
     for (std::size_t& left : backwards_left_) left = batches.size();
+    for (const MicroBatch& batch : batches) take(batch);
   }
 
   std::vector<Tensor> forward(int chunk, int micro_batch, std::vector<Tensor> input) override {
@@ -46,7 +50,10 @@ class ParallelModel::Work final : public PipelineWork {
   }
 
   bool last_backward() const { return last_backward_; }
-  StepSums take_sums() { return std::move(sums_); }
+  StepSums take_sums() {
+    if (loss_.defined()) sums_.loss = scalar_value(loss_);
+    return std::move(sums_);
+  }
 
  private:
   struct Flight {
@@ -55,31 +62,43 @@ class ParallelModel::Work final : public PipelineWork {
     LossResult result;
   };
 
+  /// Checks the ids, which ops on a GPU do not, and brings them to the stream's device.
+  void take(MicroBatch batch) {
+    const Device device = owner_.stream_.device;
+    const std::int64_t vocabulary = owner_.config_.vocab_size;
+    check_tokens(batch.tokens, "model.embed_tokens.weight", vocabulary);
+    const char* head = owner_.config_.tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    const std::int64_t counted = check_targets(batch.targets, head, vocabulary);
+    if (owner_.counts_loss()) sums_.targets += counted;
+    batch.tokens = batch.tokens.to_device(device);
+    batch.targets = batch.targets.to_device(device);
+    batches_.push_back(std::move(batch));
+  }
+
   void add(const LossResult& result, bool last_chunk) {
-    if (last_chunk && owner_.groups_.tp->rank() == 0) {
-      sums_.loss += result.loss;
-      sums_.targets += result.targets;
+    if (last_chunk && owner_.counts_loss()) {
+      if (!loss_.defined()) loss_ = Tensor::zeros({1}, DType::f64, owner_.stream_.device);
+      add_in_place(owner_.stream_, loss_, result.loss);
     }
     for (const RoutingLoad& load : result.loads) {
       const auto same = std::find_if(sums_.loads.begin(), sums_.loads.end(),
                                      [&](const RoutingLoad& l) { return l.layer == load.layer; });
       if (same == sums_.loads.end()) {
-        sums_.loads.push_back({load.layer, load.expert_counts.clone(), load.dropped});
+        sums_.loads.push_back({load.layer, load.expert_counts.clone(), load.dropped.clone()});
         continue;
       }
-      const std::int64_t* counts = load.expert_counts.data<std::int64_t>();
-      for (std::int64_t e = 0; e < load.expert_counts.numel(); ++e)
-        same->expert_counts.data<std::int64_t>()[e] += counts[e];
-      same->dropped += load.dropped;
+      add_in_place(owner_.stream_, same->expert_counts, load.expert_counts);
+      add_in_place(owner_.stream_, same->dropped, load.dropped);
     }
   }
 
   ParallelModel& owner_;
-  std::span<const MicroBatch> batches_;
+  std::vector<MicroBatch> batches_;                // on the stream's device
   const Objective* objective_;                     // null: evaluation
   std::vector<std::size_t> backwards_left_;        // per chunk
   bool last_backward_ = false;                     // the backward under way is its chunk's last
   std::map<std::pair<int, int>, Flight> flights_;  // by chunk and micro-batch
+  Tensor loss_;                                    // f64 [1], on the stream's device
   StepSums sums_;
 };
 
@@ -107,6 +126,10 @@ ParallelModel::ParallelModel(const ModelConfig& config, const ParameterSet& para
 
 ParallelModel::~ParallelModel() = default;
 
+bool ParallelModel::counts_loss() const {
+  return groups_.tp->rank() == 0 && chunks_.back()->is_last();
+}
+
 StepSums ParallelModel::run(std::span<const MicroBatch> batches, const Objective* objective) {
   HYSPARSE_CHECK(!batches.empty());
   const int stages = groups_.pp->size(), stage = groups_.pp->rank();
@@ -119,7 +142,7 @@ StepSums ParallelModel::run(std::span<const MicroBatch> batches, const Objective
   const std::vector<TensorSpec> boundary{{Shape{rows, config_.hidden_size}, parameters_.dtype(), true}};
   Work work(*this, batches, objective);
   work_ = &work;
-  run_pipeline(schedule[static_cast<std::size_t>(stage)], stages, work, *groups_.pp, boundary, Device{});
+  run_pipeline(schedule[static_cast<std::size_t>(stage)], stages, work, *groups_.pp, boundary, stream_.device);
   work_ = nullptr;
   return work.take_sums();
 }

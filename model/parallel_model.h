@@ -50,13 +50,14 @@ class ParallelModel {
   ~ParallelModel();
 
   /// Forward and backward of this rank's micro-batches, all of one shape; gradients add up in the parameters.
-  /// Every stage gets the same batches. Collective over all groups.
+  /// Every stage gets the same batches, on the CPU. Collective over all groups.
   StepSums train(std::span<const MicroBatch> batches, const Objective& objective);
   /// Forward only.
   StepSums evaluate(std::span<const MicroBatch> batches);
 
  private:
   class Work;
+  bool counts_loss() const;  // this rank, of its tp group and stage, counts the cross-entropy
   StepSums run(std::span<const MicroBatch> batches, const Objective* objective);
 
   ModelConfig config_;

@@ -1,10 +1,6 @@
 /// The parameters of one rank: its declarations with their boxes, values and gradients. Values and gradients of
-/// trainable parameters lie in flat buffers (buckets), which the sharded optimizer works on; buffers without
-/// gradient (the router's correction bias) lie apart.
-///
-/// A bucket holds the dense or the expert parameters of consecutive layers of one pipeline chunk, so that its
-/// gradients can be reduced as soon as backward has passed those layers, while it works on the layers before.
-/// A tied embedding has one of its own when two stages hold it.
+/// trainable parameters lie in flat buffers (model/buckets.h), which the sharded optimizer works on; buffers
+/// without gradient (the router's correction bias) lie apart.
 #pragma once
 
 #include <deque>
@@ -33,10 +29,10 @@ class ParameterSet {
     int chunk;                 ///< global pipeline chunk
   };
 
-  /// Zeros, of `dtype` (f32 or f64), for the part of the model that `rank` holds; with gradient buffers when
-  /// `gradients`.
+  /// Zeros, of `dtype` (f32 or f64; on a GPU bf16 or f32), for the part of the model that `rank` holds; with
+  /// gradient buffers when `gradients`. Those without gradient are f32 (f64) always.
   ParameterSet(const ModelConfig& config, const Mesh& mesh, int rank, DType dtype, bool gradients,
-               const ModelLayout& layout = {});
+               const ModelLayout& layout = {}, Device device = {});
   ParameterSet(const ParameterSet&) = delete;
   ParameterSet& operator=(const ParameterSet&) = delete;
 
@@ -59,8 +55,6 @@ class ParameterSet {
   void initialize(std::uint64_t seed);
 
  private:
-  void make_buckets(const Mesh& mesh, int rank, bool gradients);
-
   DType dtype_;
   std::vector<ParameterDeclaration> declarations_;
   std::deque<Entry> entries_;  // stable addresses: layers point at parameters

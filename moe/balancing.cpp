@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "moe/cpu/router.h"
+
 namespace hysparse {
 namespace {
 
@@ -17,23 +19,21 @@ void update_correction_bias(const Tensor& bias, const Tensor& counts, double rat
   HYSPARSE_CHECK(bias.numel() == counts.numel(), "bias {}, counts {}", bias.shape().str(),
                  counts.shape().str());
   const std::int64_t experts = counts.numel(), assignments = total(counts);
-  dispatch_float(bias.dtype(), [&]<class T>() {
+  const Tensor here = bias.to_device(Device{});
+  dispatch_float(here.dtype(), [&]<class T>() {
     for (std::int64_t e = 0; e < experts; ++e) {
       const std::int64_t load =
           counts.data<std::int64_t>()[e] * experts;  // against assignments: exact, no mean
       if (load == assignments) continue;
-      bias.data<T>()[e] += static_cast<T>(load < assignments ? rate : -rate);
+      here.data<T>()[e] += static_cast<T>(load < assignments ? rate : -rate);
     }
   });
+  if (!bias.device().is_cpu()) bias.copy_from(here);
 }
 
 Tensor balanced_choices(std::int64_t begin, std::int64_t end, std::int64_t top_k, std::int64_t num_experts) {
   Tensor ids = Tensor::empty({end - begin, top_k}, DType::i32);
-  std::int64_t expert = begin * top_k % num_experts;
-  for (std::int64_t a = 0; a < ids.numel(); ++a) {
-    ids.data<std::int32_t>()[a] = static_cast<std::int32_t>(expert);
-    if (++expert == num_experts) expert = 0;
-  }
+  cpu::balanced_choices(Stream{}, begin, num_experts, ids);
   return ids;
 }
 

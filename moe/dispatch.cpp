@@ -5,55 +5,21 @@
 
 #include "core/backend.h"
 #include "moe/cpu/dispatch.h"
+#include "moe/cuda/dispatch.h"
+#include "moe/wire.h"
 
 namespace hysparse {
 
-ExpertOrder order_by_expert(const Tensor& ids, std::int64_t num_experts) {
-  ExpertOrder order;
-  order.offsets.assign(static_cast<std::size_t>(num_experts) + 1, 0);
-  const std::int32_t* id = ids.data<std::int32_t>();
-  for (std::int64_t a = 0; a < ids.numel(); ++a) {
-    HYSPARSE_CHECK(id[a] < num_experts, "expert {} of {}", id[a], num_experts);
-    if (id[a] >= 0) ++order.offsets[static_cast<std::size_t>(id[a]) + 1];
-  }
-  std::partial_sum(order.offsets.begin(), order.offsets.end(), order.offsets.begin());
-  std::vector<std::int64_t> next(order.offsets.begin(), order.offsets.end() - 1);
-  order.sources = Tensor::empty({order.offsets.back()}, DType::i32);
-  order.assignments = Tensor::empty({order.offsets.back()}, DType::i32);
-  order.positions = Tensor::empty(ids.shape(), DType::i32);
-  std::int32_t *sources = order.sources.data<std::int32_t>(),
-               *assignments = order.assignments.data<std::int32_t>(),
-               *positions = order.positions.data<std::int32_t>();
-  const std::int64_t tokens = ids.dim(0), slots = ids.dim(1);
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for (std::int64_t a = t * slots; a < (t + 1) * slots; ++a) {
-      if (id[a] < 0) {
-        positions[a] = -1;
-        continue;
-      }
-      const std::int64_t row = next[static_cast<std::size_t>(id[a])]++;
-      positions[a] = static_cast<std::int32_t>(row);
-      assignments[row] = static_cast<std::int32_t>(a);
-      sources[row] = static_cast<std::int32_t>(t);
-    }
-  }
+ExpertOrder order_by_expert(const Stream& stream, const Tensor& ids, std::int64_t num_experts,
+                            std::int64_t rows) {
+  const auto indices = [&](Shape shape) { return Tensor::empty(shape, DType::i32, ids.device()); };
+  ExpertOrder order{indices({num_experts + 1}), indices({rows}), indices({rows}), indices(ids.shape())};
+  HYSPARSE_LAUNCH(stream, order_by_expert,
+                  {ids, order.offsets, order.sources, order.assignments, order.positions});
   return order;
 }
 
 namespace {
-
-/// visit(ep_i) for every ep coordinate that holds an expert of a token, once, by the first slot that names it.
-template <class Visit>
-void for_each_owner(const std::int32_t* ids, std::int64_t slots, std::int64_t local_experts, Visit visit) {
-  for (std::int64_t slot = 0; slot < slots; ++slot) {
-    if (ids[slot] < 0) continue;
-    const std::int64_t owner = ids[slot] / local_experts;
-    const bool seen = std::any_of(ids, ids + slot, [&](std::int32_t earlier) {
-      return earlier >= 0 && earlier / local_experts == owner;
-    });
-    if (!seen) visit(owner);
-  }
-}
 
 std::int64_t total(const std::vector<std::int64_t>& rows) {
   return std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
@@ -68,45 +34,34 @@ Dispatch::Dispatch(const Stream& stream, const Tensor& expert_ids, std::int64_t 
   HYSPARSE_CHECK(copies >= 1 && ranks % copies == 0 && num_experts % (ranks / copies) == 0,
                  "{} experts over {} ranks of {}, etp {}", num_experts, ranks, group.name(), copies);
   const std::int64_t ep = ranks / copies, local_experts = num_experts / ep;
-  const std::int64_t tokens = expert_ids.dim(0), slots = expert_ids.dim(1);
-  const std::int32_t* ids = expert_ids.data<std::int32_t>();
+  const std::int64_t tokens = expert_ids.dim(0), slots = expert_ids.dim(1), most = std::min(slots, ep);
+  const Device device = expert_ids.device();
 
-  std::vector<std::int64_t> count(static_cast<std::size_t>(ep), 0);  // tokens for each ep coordinate
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for_each_owner(ids + t * slots, slots, local_experts, [&](std::int64_t owner) {
-      HYSPARSE_CHECK(owner < ep, "an expert beyond {}", num_experts);
-      ++count[static_cast<std::size_t>(owner)];
-    });
-  }
-  for (const std::int64_t n : count) send_rows_.insert(send_rows_.end(), static_cast<std::size_t>(copies), n);
-  std::vector<std::int64_t> next(send_rows_.size(), 0);  // row, by rank
-  std::exclusive_scan(send_rows_.begin(), send_rows_.end(), next.begin(), std::int64_t{0});
+  const Tensor owners = Tensor::empty({tokens, most}, DType::i32, device);
+  const Tensor assignments = Tensor::empty({ep}, DType::i64, device);
+  HYSPARSE_LAUNCH(stream, list_owners, expert_ids, local_experts, owners, assignments);
+  const ExpertOrder order = order_by_expert(stream, owners, ep, owners.numel());
 
-  const std::int64_t most = std::min(slots, ep) * copies;
-  tokens_ = Tensor::empty({total(send_rows_)}, DType::i32);
-  local_ids_ = Tensor::empty({total(send_rows_), slots}, DType::i32);
-  positions_ = Tensor::empty({tokens, most}, DType::i32);
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const std::int32_t* id = ids + t * slots;
-    std::int32_t *position = positions_.data<std::int32_t>() + t * most, *end = position + most;
-    for_each_owner(id, slots, local_experts, [&](std::int64_t owner) {
-      for (std::int64_t rank = owner * copies; rank < (owner + 1) * copies; ++rank) {
-        const std::int64_t row = next[static_cast<std::size_t>(rank)]++;
-        *position++ = static_cast<std::int32_t>(row);
-        tokens_.data<std::int32_t>()[row] = static_cast<std::int32_t>(t);
-        std::transform(id, id + slots, local_ids_.data<std::int32_t>() + row * slots, [&](std::int32_t e) {
-          return e >= 0 && e / local_experts == owner ? static_cast<std::int32_t>(e % local_experts) : -1;
-        });
-      }
-    });
-    std::fill(position, end, -1);
-  }
-
-  receive_rows_.resize(send_rows_.size());
-  const Tensor sends = Tensor::from(send_rows_, {ranks}), receives = Tensor::empty({ranks}, DType::i64);
-  const std::vector<std::int64_t> ones(send_rows_.size(), 1);
+  // To and from each rank: rows and assignments.
+  const Tensor counts = Tensor::empty({2 * ranks}, DType::i64, device);
+  const Tensor sends = counts.slice(0, ranks), receives = counts.slice(ranks, 2 * ranks);
+  HYSPARSE_LAUNCH(stream, count_destinations, order.offsets, assignments, copies, sends);
+  const std::vector<std::int64_t> ones(static_cast<std::size_t>(ranks), 1);
   group.all_to_all(sends, ones, receives, ones);
-  receive_rows_ = receives.to_vector<std::int64_t>();
+  const std::vector<std::int64_t> read = counts.to_vector<std::int64_t>();
+  for (std::int64_t i = 0; i < 2 * ranks; ++i) {
+    const std::int64_t count = read[static_cast<std::size_t>(i)];
+    (i < ranks ? send_rows_ : receive_rows_).push_back(count & 0xffffffff);
+    if (i >= ranks) received_assignments_ += count >> 32;
+  }
+
+  const std::int64_t sent = total(send_rows_);
+  tokens_ = Tensor::empty({sent}, DType::i32, device);
+  local_ids_ = Tensor::empty({sent, slots}, DType::i32, device);
+  positions_ = Tensor::empty({tokens, most * copies}, DType::i32, device);
+  HYSPARSE_LAUNCH(stream, plan_rows,
+                  {expert_ids, owners, order.offsets, order.positions, local_experts, copies, tokens_,
+                   local_ids_, positions_});
 }
 
 std::int64_t Dispatch::received() const {
@@ -127,15 +82,16 @@ Tensor Dispatch::give_back(const Tensor& received_rows) const {
 }
 
 Dispatch::Received Dispatch::send(const Tensor& x, const Tensor& weights) const {
-  const Tensor packed = Tensor::empty({sent(), x.dim(1) + 2 * slots()}, x.dtype(), x.device());
+  const WireRow row = WireRow::with_ids(x.dim(1), slots(), x.dtype());
+  const Tensor packed = Tensor::empty({sent(), row.columns}, x.dtype(), x.device());
   HYSPARSE_LAUNCH(stream_, pack_rows, x, weights, local_ids_, tokens_, packed);
   Received result{exchange(packed), Tensor::empty({received(), slots()}, DType::i32, x.device()),
-                  Tensor::empty({received(), slots()}, x.dtype(), x.device())};
-  HYSPARSE_LAUNCH(stream_, unpack_slots, result.rows, result.weights, result.ids);
+                  Tensor::empty({received(), slots()}, weights.dtype(), x.device()), received_assignments_};
+  HYSPARSE_LAUNCH(stream_, unpack_slots, result.rows, x.dim(1), result.weights, result.ids);
   return result;
 }
 
-void Dispatch::return_gradient(const Tensor& rows, Gradient* dx, Gradient* dweights) const {
+void Dispatch::return_gradient(const Tensor& rows, std::int64_t width, Gradient* dx, Gradient* dweights) const {
   const Tensor returned = give_back(rows);
   if (dx != nullptr) {
     const auto [buffer, add] = dx->target();
@@ -143,7 +99,7 @@ void Dispatch::return_gradient(const Tensor& rows, Gradient* dx, Gradient* dweig
   }
   if (dweights != nullptr) {
     const auto [buffer, add] = dweights->target();
-    HYSPARSE_LAUNCH(stream_, combine_rows, returned, positions_, buffer, add, rows.dim(1) - slots());
+    HYSPARSE_LAUNCH(stream_, combine_slots, returned, width, positions_, buffer, add);
   }
 }
 

@@ -5,7 +5,10 @@
 #include "core/backend.h"
 #include "moe/cpu/dispatch.h"
 #include "moe/cpu/experts.h"
+#include "moe/cuda/dispatch.h"
+#include "moe/cuda/experts.h"
 #include "moe/dispatch.h"
+#include "moe/wire.h"
 
 namespace hysparse {
 namespace {
@@ -18,14 +21,14 @@ struct Context {
   cpu::ExpertRows rows;
   cpu::ExpertWeightTensors weights;
   std::int64_t hidden_size, width;
-  Tensor row_weights;  // [M], by sorted row
+  Tensor slot_weights;  // of the rows' tokens
 
   Tensor empty(Shape shape) const { return Tensor::empty(shape, weights.gate.dtype(), weights.gate.device()); }
 };
 
 /// Made by the backward of inputs for that of the weights.
 struct WeightGradientInputs {
-  Tensor dout_rows, dgate, dup, hidden;
+  Tensor dout, dout_rows, dgate, dup, hidden;
 };
 
 void check_arguments(const Var& x, const Routing& routing, const ExpertWeights& weights,
@@ -53,26 +56,27 @@ std::shared_ptr<Context> make_context(const Stream& stream, const Tensor& x, con
   context->weights = {weights.gate->value, weights.up->value, weights.down->value};
   context->hidden_size = weights.gate->value.dim(2);
   context->width = weights.gate->value.dim(1);
-  Dispatch::Received here{x, routing.expert_ids, routing.weights.value};
+  Dispatch::Received here{x, routing.expert_ids, routing.weights.value, routing.expert_ids.numel()};
   if (group.size() > 1) {
     context->dispatch.emplace(stream, routing.expert_ids, num_experts, group, etp);
     here = context->dispatch->send(x, routing.weights.value);
   }
   source = here.rows;
-  context->order = order_by_expert(here.ids, weights.gate->value.dim(0));
-  context->rows = {context->order.offsets, context->order.sources};
-  context->row_weights = context->empty({context->order.rows()});
-  HYSPARSE_LAUNCH(stream, gather_values, here.weights, context->order.assignments, context->row_weights);
+  context->slot_weights = here.weights;
+  context->order = order_by_expert(stream, here.ids, weights.gate->value.dim(0), here.assignments);
+  context->rows = {context->order.offsets, context->order.sources, context->order.assignments};
   return context;
 }
 
-/// From drows [M, D + 1] of the sorted rows to the tokens, wherever they are.
-void give_input_gradients(const Context& context, const Tensor& drows, Gradient* dx, Gradient* dweights) {
+/// From drows [M, D] and dslots [M] of the sorted rows to the tokens, wherever they are.
+void give_input_gradients(const Context& context, const Tensor& drows, const Tensor& dslots, Gradient* dx,
+                          Gradient* dweights) {
   const Tensor& positions = context.order.positions;
   if (context.dispatch) {
-    const Tensor rows = context.empty({positions.dim(0), context.hidden_size + positions.dim(1)});
-    HYSPARSE_LAUNCH(context.stream, combine_gradients, drows, positions, rows);
-    return context.dispatch->return_gradient(rows, dx, dweights);
+    const WireRow row = WireRow::without_ids(context.hidden_size, positions.dim(1), drows.dtype());
+    const Tensor rows = context.empty({positions.dim(0), row.columns});
+    HYSPARSE_LAUNCH(context.stream, pack_gradients, drows, dslots, positions, rows);
+    return context.dispatch->return_gradient(rows, context.hidden_size, dx, dweights);
   }
   if (dx != nullptr) {
     const auto [buffer, add] = dx->target();
@@ -80,7 +84,7 @@ void give_input_gradients(const Context& context, const Tensor& drows, Gradient*
   }
   if (dweights != nullptr) {
     const auto [buffer, add] = dweights->target();
-    HYSPARSE_LAUNCH(context.stream, take_last_column, drows, positions, buffer, add);
+    HYSPARSE_LAUNCH(context.stream, take_values, dslots, positions, buffer, add);
   }
 }
 
@@ -93,7 +97,7 @@ Var moe_experts(Tape& tape, const Var& x, const Routing& routing, const ExpertWe
   Tensor source;  // of the rows: tokens, or what came from all ranks
   const auto context = make_context(stream, x.value, routing, weights, num_experts, group, etp, source);
   const std::int64_t worked = context->order.rows();
-  cpu::ExpertsForward forward{context->rows, context->weights, source, context->row_weights, {}, {}, {}};
+  cpu::ExpertsForward forward{context->rows, context->weights, source, context->slot_weights, {}, {}, {}};
   forward.gate = context->empty({worked, context->width});
   forward.up = context->empty({worked, context->width});
   forward.out = context->empty({worked, context->hidden_size});
@@ -117,29 +121,30 @@ Var moe_experts(Tape& tape, const Var& x, const Routing& routing, const ExpertWe
     cpu::ExpertsBackward backward{context->rows,
                                   context->weights,
                                   dout,
-                                  context->row_weights,
+                                  context->slot_weights,
                                   saved_gate.get(),
                                   saved_up.get(),
                                   {},
                                   {},
                                   {},
                                   {},
+                                  {},
                                   {}};
-    backward.drows = context->empty({m, d + 1});
-    backward.dout_rows = context->empty({m, d});
+    backward.drows = context->empty({m, d});
+    backward.dslots = Tensor::empty({m}, context->slot_weights.dtype(), context->slot_weights.device());
     backward.dgate = context->empty({m, f});
     backward.dup = context->empty({m, f});
     backward.hidden = context->empty({m, f});
     HYSPARSE_LAUNCH(context->stream, experts_backward, backward);
-    give_input_gradients(*context, backward.drows, dx.get(), dweights.get());
-    if (wants_weights) *kept = {backward.dout_rows, backward.dgate, backward.dup, backward.hidden};
+    give_input_gradients(*context, backward.drows, backward.dslots, dx.get(), dweights.get());
+    if (wants_weights) *kept = {dout, backward.dout_rows, backward.dgate, backward.dup, backward.hidden};
   };
   Tape::Closure weight_grad;
   if (wants_weights) {
     weight_grad = [context, saved = tape.save(source), kept, dgate = gate.grad, dup = up.grad,
                    ddown = down.grad] {
-      cpu::ExpertsWeightGradient gradient{context->rows, saved.get(), kept->dout_rows, kept->dgate, kept->dup,
-                                          kept->hidden,  {}};
+      cpu::ExpertsWeightGradient gradient{context->rows, saved.get(), kept->dout,   kept->dout_rows,
+                                          kept->dgate,   kept->dup,   kept->hidden, {}};
       if (dgate) gradient.dweights.gate = dgate->value();
       if (dup) gradient.dweights.up = dup->value();
       if (ddown) gradient.dweights.down = ddown->value();

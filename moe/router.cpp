@@ -2,9 +2,10 @@
 
 #include "core/backend.h"
 #include "core/cpu/matmul.h"
-#include "moe/balancing.h"
+#include "core/cuda/matmul.h"
 #include "moe/capacity.h"
 #include "moe/cpu/router.h"
+#include "moe/cuda/router.h"
 
 namespace hysparse {
 namespace {
@@ -24,13 +25,6 @@ void check_arguments(const Var& x, const Parameter& gate, const Tensor& bias, co
                  x.shape().str(), chosen.shape().str());
 }
 
-Tensor count_assignments(const Tensor& ids, std::int64_t num_experts) {
-  const Tensor counts = Tensor::zeros({num_experts}, DType::i64);
-  const std::int32_t* id = ids.data<std::int32_t>();
-  for (std::int64_t a = 0; a < ids.numel(); ++a) ++counts.data<std::int64_t>()[id[a]];
-  return counts;
-}
-
 }  // namespace
 
 Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bias, const MoeConfig& config,
@@ -38,7 +32,7 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   check_arguments(x, gate, bias, config, chosen);
   const TokenSlice here = slice_of_rows(slice, x.dim(0), seq_len);
   const Stream stream = tape.stream();
-  const DType dtype = x.value.dtype();
+  const DType dtype = accumulation_dtype(x.value.dtype());
   const Device device = x.value.device();
   const std::int64_t tokens = x.dim(0), experts = config.num_experts, k = config.top_k;
 
@@ -51,18 +45,21 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
   if (config.scoring == RouterScoring::sigmoid)
     forward.probabilities = Tensor::empty({tokens, experts}, dtype, device);
   forward.chosen = chosen.defined() || config.balanced_routing;
-  forward.ids = chosen.defined()          ? chosen
-                : config.balanced_routing ? balanced_choices(here.begin, here.end, k, experts)
-                                          : Tensor::empty({tokens, k}, DType::i32, device);
+  forward.ids = chosen.defined() ? chosen : Tensor::empty({tokens, k}, DType::i32, device);
+  if (config.balanced_routing && !chosen.defined())
+    HYSPARSE_LAUNCH(stream, balanced_choices, here.begin, experts, forward.ids);
   forward.weights = Tensor::empty({tokens, k}, dtype, device);
   HYSPARSE_LAUNCH(stream, router_forward, forward, config);
 
   Routing routing;
   routing.chosen_ids = routing.expert_ids = forward.ids;
-  routing.expert_counts = count_assignments(forward.ids, experts);
+  routing.expert_counts = Tensor::empty({experts}, DType::i64, device);
+  HYSPARSE_LAUNCH(stream, count_assignments, forward.ids, routing.expert_counts);
   if (config.capacity_factor > 0) {
     routing.expert_ids = forward.ids.clone();
     routing.dropped = drop_over_capacity(stream, routing.expert_ids, forward.weights, config, seq_len, here);
+  } else {
+    routing.dropped = Tensor::zeros({1}, DType::i64, device);
   }
 
   const Var parameter = tape.parameter(gate);
@@ -80,7 +77,7 @@ Routing route(Tape& tape, const Var& x, const Parameter& gate, const Tensor& bia
     cpu::RouterBackward backward{scores.get(),    ids, kept, dweights->value(), dprobabilities->value(),
                                  direct->value(), {}};
     *dlogits = backward.dlogits =
-        Tensor::empty(backward.scores.shape(), backward.scores.dtype(), backward.scores.device());
+        Tensor::empty(backward.scores.shape(), weight.dtype(), backward.scores.device());
     HYSPARSE_LAUNCH(stream, router_backward, backward, config);
     if (!dx) return;
     const auto [buffer, add] = dx->target();

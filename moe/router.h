@@ -11,18 +11,19 @@ struct Routing {
   Tensor expert_ids;     ///< i32 [T, k], by falling score + bias, ties to the lower expert; -1 where a slot was
                          ///< dropped
   Tensor chosen_ids;     ///< i32 [T, k], the same before dropping
-  Var weights;           ///< [T, k]
+  Var weights;           ///< [T, k], this and what follows in the accumulation dtype of x
   Var logits;            ///< [T, X]
   Var probabilities;     ///< [T, X]: scores / sum of scores, for the load-balance loss
   Tensor expert_counts;  ///< i64 [X]: assignments per expert of these tokens, before dropping
-  std::int64_t dropped = 0;  ///< assignments dropped by the capacity
+  Tensor dropped;        ///< i64 [1]: assignments dropped by the capacity
 };
 
 /// logits = x gate^T; scores = softmax or sigmoid; the k experts with the largest scores + bias (bias only
 /// picks, may be an undefined tensor); weights = scores of those, divided by their sum when normalize_top_k,
-/// times routed_scaling. x [T, D], gate [X, D], bias [X]; all tokens are a multiple of seq_len. With a capacity
-/// factor c each expert takes at most ceil(c * seq_len * k / X) assignments of a sequence, kept by position,
-/// then slot; weights of dropped ones are 0 and the others keep theirs.
+/// times routed_scaling. x [T, D], gate [X, D], bias [X] (any float dtype); scores are f32 where x is bf16; all
+/// tokens are a multiple of seq_len. With a capacity factor c each expert takes at most ceil(c * seq_len * k /
+/// X) assignments of a sequence, kept by position, then slot; weights of dropped ones are 0 and the others keep
+/// theirs.
 ///
 /// Under a slice x is its T rows (T may be 0), and so is the result, the same as of all tokens on one rank; the
 /// gradient of gate is of these tokens. With a capacity it is collective over slice.group in forward; never in

@@ -29,9 +29,11 @@ struct UpdateRange {
 
 /// One step of the ranges, the rest of the tensors is left alone. value, grad, exp_avg, exp_avg_sq: flat, of
 /// one size and dtype (f32 or f64). Elements are independent of each other: how they are split over calls and
-/// threads does not matter.
+/// threads does not matter. `rounded`, where defined: bf16 of the same size, which gets the new values of the
+/// ranges, rounded to nearest even.
 void adamw_update(const Stream& stream, const AdamWConfig& config, std::int64_t step, double lr,
                   double gradient_scale, std::span<const UpdateRange> ranges, const Tensor& value,
-                  const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq);
+                  const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+                  const Tensor& rounded = {});
 
 }  // namespace hysparse

@@ -5,7 +5,8 @@
 #include <utility>
 
 #include "core/backend.h"
-#include "parallel/ordered_sum.h"
+#include "core/tape.h"
+#include "optim/cuda/sum_of_squares.h"
 
 namespace hysparse {
 
@@ -33,15 +34,13 @@ ShardedOptimizer::ShardedOptimizer(const Stream& stream, const AdamWConfig& conf
                    "shard {} of {}, rank {} of {}", buffer->shard(), buffer->shards(), part.group->rank(),
                    part.group->size());
     const DType dtype = buffer->gradients().dtype();
-    HYSPARSE_CHECK(buffer->values().dtype() == dtype, "values {}, state {}",
-                   dtype_name(buffer->values().dtype()), dtype_name(dtype));
     for (const FlatBuffer::Entry& entry : buffer->entries()) {
       const int other = other_stage(entry.declared.placement, groups);
       HYSPARSE_CHECK(&entry == buffer->entries().data() || other == part.other_stage,
                      "{} beside parameters of other stages", entry.declared.name);
       part.other_stage = other;
     }
-    part.master = buffer->value_shard();
+    part.master = buffer->value_shard().to(dtype);
     part.exp_avg = Tensor::zeros(part.master.shape(), dtype, part.master.device());
     part.exp_avg_sq = Tensor::zeros(part.master.shape(), dtype, part.master.device());
     for (const FlatBuffer::Piece& piece : part.pieces) {
@@ -91,9 +90,7 @@ void ShardedOptimizer::add_other_stage(const Part& part) {
   const auto received = pp.receive(other, part.other_stage, 0), sent = pp.send(own, part.other_stage, 0);
   received->wait();
   sent->wait();
-  std::vector<const void*> terms{own.raw(), other.raw()};
-  if (part.other_stage < pp.rank()) std::swap(terms[0], terms[1]);
-  cpu::ordered_sum(own.dtype(), terms, own.numel(), own.raw());
+  add_in_place(stream_, own, other);  // a sum of two is the same on both stages
 }
 
 void ShardedOptimizer::reduce_partial(Axis axis) {
@@ -123,19 +120,22 @@ void ShardedOptimizer::reduce_partial(Axis axis) {
     }
   }
   if (total == 0) return;
-  const Tensor sum = Tensor::zeros({total}, slots.front().grad.dtype());
+  const Tensor sum = Tensor::zeros({total}, slots.front().grad.dtype(), stream_.device);
   for (const Slot& s : slots) sum.slice(s.own, s.own + s.grad.numel()).copy_from(s.grad);
   groups_->axis(axis).all_reduce(sum);
   for (const Slot& s : slots) s.grad.copy_from(sum.slice(s.own, s.own + s.grad.numel()));
 }
 
 double ShardedOptimizer::global_norm() {
-  double squares = 0;
-  for (const Part& part : parts_) {
-    const Tensor shard = part.buffer->gradient_shard();
-    squares += HYSPARSE_LAUNCH(stream_, sum_of_squares, shard, part.counted);
+  const auto count = static_cast<std::int64_t>(parts_.size());
+  const Tensor squares = Tensor::empty({count}, DType::f64, stream_.device);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Part& part = parts_[static_cast<std::size_t>(i)];
+    HYSPARSE_LAUNCH(stream_, sum_of_squares, part.buffer->gradient_shard(), part.counted,
+                    squares.slice(i, i + 1));
   }
-  const Tensor sum = Tensor::from<double>({squares}, {1});
+  const Tensor sum = Tensor::zeros({1}, DType::f64);
+  for (const double s : squares.to_vector<double>()) *sum.data<double>() += s;
   groups_->world->all_reduce(sum);
   return std::sqrt(sum.data<double>()[0]);
 }
@@ -145,7 +145,8 @@ void ShardedOptimizer::apply(double lr, double gradient_scale) {
   ++steps_;
   for (const Part& part : parts_) {
     adamw_update(stream_, config_, steps_, lr, gradient_scale, part.updates, part.master,
-                 part.buffer->gradient_shard(), part.exp_avg, part.exp_avg_sq);
+                 part.buffer->gradient_shard(), part.exp_avg, part.exp_avg_sq,
+                 part.separate_master() ? part.buffer->value_shard() : Tensor());
   }
 }
 
@@ -166,15 +167,26 @@ void ShardedOptimizer::wait_gathered() {
 }
 
 void ShardedOptimizer::gather_parameters() {
+  for (const Part& part : parts_) {
+    const Tensor values = part.buffer->value_shard();
+    if (part.separate_master()) values.copy_from(part.master.to(values.dtype()));
+  }
   start_gather();
   wait_gathered();
+}
+
+void ShardedOptimizer::take_values() {
+  for (const Part& part : parts_) {
+    if (part.separate_master()) part.master.copy_from(part.buffer->value_shard().to(part.master.dtype()));
+  }
 }
 
 double ShardedOptimizer::step(double lr, double max_norm) {
   reduce_gradients();
   const double norm = global_norm();
   apply(lr, clip_scale(norm, max_norm));
-  gather_parameters();
+  start_gather();
+  wait_gathered();
   return norm;
 }
 

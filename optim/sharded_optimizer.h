@@ -2,9 +2,8 @@
 /// parameters over dp x cp, experts over edp. One step, after backward has left each rank's gradients in the
 /// flat buffers:
 ///
-///   - reduce_gradients: each rank gets the data axis's sum of its shard; on shards, the two stages' gradients
-///   of
-///     tied parameters are summed over pp, and partial replicas over their model axis;
+///   - reduce_gradients: each rank gets its shard of the sum over the data axis; then, on shards alone, tied
+///     parameters' gradients are summed over their two stages, partial replicas over their model axis;
 ///   - global_norm: every element of every parameter counted once;
 ///   - apply: AdamW on this rank's shard;
 ///   - gather_parameters: every rank gets the other shards' new values.
@@ -13,8 +12,8 @@
 /// start_gather the new values arrive while the next forward works on earlier ones. Either way the results are
 /// bitwise those of the calls above.
 ///
-/// The state is f32 (f64 in f64 runs), like the gradients. On the CPU the value buffer is in that dtype too,
-/// and is the master: no second copy. With values in bf16 the master of a shard is a tensor of its own
+/// The state is f32 (f64 in f64 runs), like the gradients, and lies where they lie. Values of that dtype are
+/// themselves the master: no second copy. With values in bf16 the master of a shard is a tensor of its own
 /// (Part::master), which apply rounds into the value shard; nothing else changes, here or for the checkpoint,
 /// which sees the master only.
 #pragma once
@@ -74,8 +73,13 @@ class ShardedOptimizer {
   void wait_gathered(std::size_t buffer);
   /// For all buffers; needed before this goes away, if a gather was started.
   void wait_gathered();
-  /// Both, for all buffers; also needed after values were loaded into state(). Collective.
+  /// Both, for all buffers; also needed after values were loaded into state(), which it rounds first where the
+  /// values are bf16. Collective.
   void gather_parameters();
+
+  /// Makes the values those of the state: needed after values were written in the buffers themselves. Nothing
+  /// to do where they are the state.
+  void take_values();
 
   /// All four, with clipping to max_norm; returns the norm before clipping.
   double step(double lr, double max_norm);
@@ -90,6 +94,7 @@ class ShardedOptimizer {
  private:
   struct Part {
     const FlatBuffer* buffer;
+    bool separate_master() const { return master.dtype() != buffer->values().dtype(); }
     Communicator* group;                    // the data axis
     std::vector<FlatBuffer::Piece> pieces;  // of this rank's shard
     Tensor master;               // shard of the values in the state's dtype: a view of it, when that is theirs

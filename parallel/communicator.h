@@ -23,7 +23,12 @@ namespace hysparse {
 struct Traffic {
   std::int64_t calls = 0;
   std::int64_t bytes = 0;  ///< size of this rank's send buffer, summed
+
+  friend bool operator==(const Traffic&, const Traffic&) = default;
 };
+
+/// Group -> operation -> calls and bytes, of all ranks together.
+using TrafficTable = std::map<std::string, std::map<std::string, Traffic>>;
 
 /// A transfer or collective under way; wait() before touching its tensors, and exactly once. Destroying one
 /// unwaited is a bug.

@@ -13,22 +13,34 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) {
 
 }  // namespace
 
-FlatBuffer::FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
-                       DType value_dtype, bool gradients)
-    : kind_(kind), shards_(mesh.size(data_axis(kind))), shard_(mesh.coordinate(data_axis(kind), rank)) {
-  const DType gradient_dtype = value_dtype == DType::f64 ? DType::f64 : DType::f32;
-  const std::int64_t unit = Storage::alignment / std::min(dtype_size(value_dtype), dtype_size(gradient_dtype));
+DType gradient_dtype(DType value_dtype) {
+  return value_dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+FlatBuffer::Layout FlatBuffer::lay_out(MeshKind kind, const std::vector<FlatParameter>& declared,
+                                       const Mesh& mesh, int rank, DType value_dtype) {
+  const std::int64_t unit =
+      Storage::alignment / std::min(dtype_size(value_dtype), dtype_size(gradient_dtype(value_dtype)));
+  Layout layout;
   std::int64_t end = 0;
   for (const FlatParameter& p : declared) {
     if (p.placement.mesh != kind || !p.placement.is_held(mesh, rank)) continue;
     Entry entry{p, p.placement.local_box(p.global_shape, mesh, rank), end, 0};
     entry.numel = entry.box.shape.numel();
     end = round_up(end + entry.numel, unit);
-    entries_.push_back(std::move(entry));
+    layout.entries.push_back(std::move(entry));
   }
-  const std::int64_t total = round_up(end, unit * shards_);
-  values_ = Tensor::zeros({total}, value_dtype);
-  if (gradients) gradients_ = Tensor::zeros({total}, gradient_dtype);
+  layout.numel = round_up(end, unit * mesh.size(data_axis(kind)));
+  return layout;
+}
+
+FlatBuffer::FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
+                       DType value_dtype, bool gradients, Device device)
+    : kind_(kind), shards_(mesh.size(data_axis(kind))), shard_(mesh.coordinate(data_axis(kind), rank)) {
+  Layout layout = lay_out(kind, declared, mesh, rank, value_dtype);
+  entries_ = std::move(layout.entries);
+  values_ = Tensor::zeros({layout.numel}, value_dtype, device);
+  if (gradients) gradients_ = Tensor::zeros({layout.numel}, gradient_dtype(value_dtype), device);
 }
 
 Parameter FlatBuffer::parameter(std::size_t entry) const {

@@ -27,6 +27,9 @@ struct FlatParameter {
   bool weight_decay = true;  ///< false for norms, sinks, biases, embeddings
 };
 
+/// Of the gradients of values of a dtype: f64 for f64, else f32.
+DType gradient_dtype(DType value_dtype);
+
 class FlatBuffer {
  public:
   struct Entry {
@@ -41,11 +44,20 @@ class FlatBuffer {
     std::int64_t begin, end;
   };
 
+  /// Where parameters lie in the buffers of a rank, without memory for them.
+  struct Layout {
+    std::vector<Entry> entries;
+    std::int64_t numel = 0;  ///< with padding
+  };
+  /// What the constructor makes of the same arguments.
+  static Layout lay_out(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
+                        DType value_dtype);
+
   /// Lays out those of `declared` that lie on this kind of mesh and on the rank's stage, in their order. Values
-  /// (in value_dtype) and gradients (f64 for f64 values, else f32) are zero. Without `gradients` (evaluation,
+  /// (in value_dtype) and gradients (in gradient_dtype) are zero. Without `gradients` (evaluation,
   /// export) there are none: gradients() and the parameters' grad are undefined.
   FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared, const Mesh& mesh, int rank,
-             DType value_dtype, bool gradients = true);
+             DType value_dtype, bool gradients = true, Device device = {});
 
   MeshKind kind() const { return kind_; }
   const std::vector<Entry>& entries() const { return entries_; }

@@ -76,7 +76,7 @@ struct Placement {
   /// data_axis): the one whose copy the global norm counts and the checkpoint writes. False on the second stage
   /// and on ranks that hold nothing.
   bool is_owner(const Mesh& mesh, int rank) const;
-  /// The axes over which gradients must be summed before the data-parallel reduction (partial replicas; copies
+  /// The axes over which gradients must be summed besides the data-parallel reduction (partial replicas; copies
   /// of a shard with parts below the axis size, where only the ranks that hold the same part are summed). Axes
   /// of size 1 are left out.
   std::vector<Axis> partial_axes(const Mesh& mesh) const;

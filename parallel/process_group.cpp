@@ -8,6 +8,8 @@
 
 #include <mpi.h>
 
+#include "core/backend.h"
+#include "parallel/cuda/device_communicator.h"
 #include "parallel/deadline.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_exchange.h"
@@ -187,22 +189,30 @@ void Runtime::end_all(int status) {
   std::_Exit(status);
 }
 
-ProcessGroups::ProcessGroups(Runtime& runtime, const Mesh& mesh_of_run)
+ProcessGroups::ProcessGroups(Runtime& runtime, const Mesh& mesh_of_run, Device device)
     : mesh(mesh_of_run), rank(runtime.rank()) {
   HYSPARSE_CHECK(mesh.world() == runtime.world(), "mesh of {}, {} ranks", mesh.world(), runtime.world());
   const auto create = [&](Axis a) {
     return runtime.communicator(std::string(axis_name(a)), mesh.group(a, rank));
   };
+  const auto create_for_tensors = [&](Axis a) {
+    std::unique_ptr<Communicator> host = create(a);
+    if constexpr (cuda_build) {
+      if (!device.is_cpu() && host->size() > 1) return device_communicator(std::move(host));
+    }
+    HYSPARSE_CHECK(cuda_build || device.is_cpu(), "device {}", device.str());
+    return host;
+  };
   world = create(Axis::world);
-  pp = create(Axis::pp);
+  pp = create_for_tensors(Axis::pp);
   dp = create(Axis::dp);
   cp = create(Axis::cp);
-  tp = create(Axis::tp);
-  dp_cp = create(Axis::dp_cp);
-  edp = create(Axis::edp);
-  ep = create(Axis::ep);
-  etp = create(Axis::etp);
-  experts = create(Axis::ep_etp);
+  tp = create_for_tensors(Axis::tp);
+  dp_cp = create_for_tensors(Axis::dp_cp);
+  edp = create_for_tensors(Axis::edp);
+  ep = create_for_tensors(Axis::ep);
+  etp = create_for_tensors(Axis::etp);
+  experts = create_for_tensors(Axis::ep_etp);
   stage = create(Axis::stage);
 }
 

@@ -97,7 +97,9 @@ void set_collective_timeout(double seconds);
 
 /// The communicators of one rank's mesh, created eagerly in the order of the members.
 struct ProcessGroups {
-  ProcessGroups(Runtime& runtime, const Mesh& mesh);
+  /// With a GPU (opened: core/cuda/context.h) the groups that move a model's tensors take device tensors as
+  /// well as host ones; dp, cp, stage and world carry figures, on the host.
+  ProcessGroups(Runtime& runtime, const Mesh& mesh, Device device = {});
 
   const Mesh mesh;
   const int rank;

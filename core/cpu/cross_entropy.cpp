@@ -105,13 +105,13 @@ void cross_entropy_merge(const Stream& stream, const Tensor& parts, const Tensor
 }
 
 void cross_entropy_backward(const Stream& stream, const Tensor& logits, const Tensor& targets,
-                            std::int64_t first, const Tensor& lse, double scale) {
+                            std::int64_t first, const Tensor& lse, const Tensor& scale) {
   const std::int64_t rows = logits.dim(0), width = logits.dim(1);
   dispatch_float(logits.dtype(), [&]<class T>() {
     T* x = logits.data<T>();
     const std::int32_t* target = targets.data<std::int32_t>();
     const T* l = lse.data<T>();
-    const T factor = static_cast<T>(scale);
+    const T factor = *scale.data<T>();
     stream.pool->parallel_for(rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         T* row = x + r * width;

@@ -8,10 +8,10 @@ namespace hysparse::cpu {
 /// lse [R] = logsumexp of each row; losses f64 [R] = lse - logits[target], 0 where ignored.
 void cross_entropy_forward(const Stream& stream, const Tensor& logits, const Tensor& targets, const Tensor& lse,
                            const Tensor& losses);
-/// logits <- scale * (exp(logits - lse) - onehot(target - first)), in place; rows that are ignored become 0. A
-/// target - first outside [0, V) has no one.
+/// With scale [1] like lse: logits <- scale * (exp(logits - lse) - onehot(target - first)), in place; rows that
+/// are ignored become 0. A target - first outside [0, V) has no one.
 void cross_entropy_backward(const Stream& stream, const Tensor& logits, const Tensor& targets,
-                            std::int64_t first, const Tensor& lse, double scale);
+                            std::int64_t first, const Tensor& lse, const Tensor& scale);
 
 /// For logits [R, V] of the ids [first, first + V): part f64 [R, 2] = {logsumexp of the row, logits[target -
 /// first] or 0 for a target that is not among them}.

@@ -1,14 +1,20 @@
 #include "core/cpu/elementwise.h"
 
-#include "core/backend.h"
-#include "core/tape.h"
 #include "core/thread_pool.h"
 
-namespace hysparse {
-namespace cpu {
+namespace hysparse::cpu {
+namespace {
+
+template <class F>
+void dispatch_sum(DType dtype, F&& f) {
+  if (dtype == DType::i64) return f.template operator()<std::int64_t>();
+  dispatch_float(dtype, f);
+}
+
+}  // namespace
 
 void add_in_place(const Stream& stream, const Tensor& out, const Tensor& in) {
-  dispatch_float(out.dtype(), [&]<class T>() {
+  dispatch_sum(out.dtype(), [&]<class T>() {
     T* o = out.data<T>();
     const T* i = in.data<T>();
     stream.pool->parallel_for(out.numel(), elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
@@ -28,12 +34,4 @@ void add(const Stream& stream, const Tensor& a, const Tensor& b, const Tensor& o
   });
 }
 
-}  // namespace cpu
-
-void add_in_place(const Stream& stream, const Tensor& out, const Tensor& in) {
-  HYSPARSE_CHECK(out.shape() == in.shape() && out.dtype() == in.dtype(), "{} += {}", out.shape().str(),
-                 in.shape().str());
-  HYSPARSE_LAUNCH(stream, add_in_place, out, in);
-}
-
-}  // namespace hysparse
+}  // namespace hysparse::cpu

@@ -8,7 +8,7 @@ namespace hysparse::cpu {
 /// Elements a thread must have to be worth waking.
 inline constexpr std::int64_t elementwise_grain = 1 << 14;
 
-/// out += in.
+/// out += in; f32, f64 and i64.
 void add_in_place(const Stream& stream, const Tensor& out, const Tensor& in);
 /// out = a + b.
 void add(const Stream& stream, const Tensor& a, const Tensor& b, const Tensor& out);

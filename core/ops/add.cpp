@@ -2,8 +2,15 @@
 
 #include "core/backend.h"
 #include "core/cpu/elementwise.h"
+#include "core/cuda/elementwise.h"
 
 namespace hysparse {
+
+void add_in_place(const Stream& stream, const Tensor& out, const Tensor& in) {
+  HYSPARSE_CHECK(out.shape() == in.shape() && out.dtype() == in.dtype(), "{} += {}", out.shape().str(),
+                 in.shape().str());
+  HYSPARSE_LAUNCH(stream, add_in_place, out, in);
+}
 
 void add_backward(const Stream& stream, Gradient& dout, const std::shared_ptr<Gradient>& da,
                   const std::shared_ptr<Gradient>& db) {

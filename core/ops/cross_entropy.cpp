@@ -5,23 +5,33 @@
 #include "core/backend.h"
 #include "core/cpu/cross_entropy.h"
 #include "core/cpu/matmul.h"
-#include "core/ops/scalar.h"
+#include "core/cpu/scalar.h"
+#include "core/cuda/cross_entropy.h"
+#include "core/cuda/matmul.h"
+#include "core/cuda/scalar.h"
 
 namespace hysparse {
 namespace {
 
 using cpu::Transpose;
 
-constexpr std::int64_t chunk_bytes = 8 << 20;
+/// A chunk stays in the caches of a CPU; on a GPU its product fills the multiprocessors.
+constexpr std::int64_t chunk_bytes = 8 << 20, chunk_bytes_cuda = 256 << 20;
 constexpr std::int64_t min_chunk_tokens = 64;
+
+std::int64_t chunk_tokens(const Tensor& x, const Tensor& head) {
+  const std::int64_t row_bytes = std::max<std::int64_t>(1, head.dim(0) * dtype_size(x.dtype()));
+  const std::int64_t most = (x.device().is_cpu() ? chunk_bytes : chunk_bytes_cuda) / row_bytes;
+  // Whole tiles of the product.
+  return std::max(min_chunk_tokens, x.device().is_cpu() || most < 128 ? most : most / 128 * 128);
+}
 
 /// Calls body(begin, end, logits) for the chunks of tokens, with the logits of each: `kept` where that holds
 /// all of them.
 template <class F>
 void for_each_chunk(const Stream& stream, const Tensor& x, const Tensor& head, const Tensor& kept, F&& body) {
-  const std::int64_t tokens = x.dim(0), row_bytes = head.dim(0) * dtype_size(x.dtype());
+  const std::int64_t tokens = x.dim(0), most = chunk_tokens(x, head);
   if (kept.defined()) return body(0, tokens, kept);
-  const std::int64_t most = std::max(min_chunk_tokens, chunk_bytes / std::max<std::int64_t>(1, row_bytes));
   const Tensor buffer = Tensor::empty({std::min(tokens, most), head.dim(0)}, x.dtype(), x.device());
   for (std::int64_t begin = 0; begin < tokens; begin += most) {
     const std::int64_t end = std::min(tokens, begin + most);
@@ -29,19 +39,6 @@ void for_each_chunk(const Stream& stream, const Tensor& x, const Tensor& head, c
     HYSPARSE_LAUNCH(stream, matmul, Transpose::no, Transpose::yes, x.slice(begin, end), head, logits, false);
     body(begin, end, logits);
   }
-}
-
-std::int64_t count_targets(const Tensor& targets, const Parameter& head, std::int64_t vocabulary) {
-  std::int64_t count = 0;
-  for (std::int64_t t = 0; t < targets.numel(); ++t) {
-    const std::int32_t id = targets.data<std::int32_t>()[t];
-    if (id >= vocabulary) {
-      throw_error("target {} has id {}; the vocabulary of {} has ids 0 to {}", t, id, head.name,
-                  vocabulary - 1);
-    }
-    count += id >= 0;
-  }
-  return count;
 }
 
 /// Fills lse [T] and losses f64 [T]. Returns the logits where one chunk holds all.
@@ -81,29 +78,29 @@ CrossEntropy cross_entropy(Tape& tape, const Var& x, const Parameter& head, cons
                  head.name, rows.first, head.value.dim(0), rows.size);
   const Stream stream = tape.stream();
   CrossEntropy result;
-  result.targets = count_targets(targets, head, rows.size);
-  const Tensor lse = Tensor::empty({x.dim(0)}, x.value.dtype(), x.value.device());
+  if (targets.device().is_cpu()) check_targets(targets, head.name, rows.size);
+  const DType sums = accumulation_dtype(x.value.dtype());
+  const Tensor lse = Tensor::empty({x.dim(0)}, sums, x.value.device());
   const Tensor losses = Tensor::empty({x.dim(0)}, DType::f64, x.value.device());
   const Tensor whole = gather ? forward_part(stream, x.value, head.value, targets, rows, gather, lse, losses)
                               : forward(stream, x.value, head.value, targets, lse, losses);
-  for (std::int64_t t = 0; t < losses.numel(); ++t) result.loss += losses.data<double>()[t];
-  const Tensor sum = scalar_tensor(result.loss, x.value.dtype(), x.value.device());
+  result.loss = Tensor::empty({1}, DType::f64, x.value.device());
+  HYSPARSE_LAUNCH(stream, sum_terms, losses, result.loss);
 
   const Var parameter = tape.parameter(head);
-  result.loss_sum = tape.output(sum, {x, parameter});
+  result.loss_sum = tape.output(result.loss.to(sums), {x, parameter});
   if (!result.loss_sum.requires_grad()) return result;
   tape.record("linear_cross_entropy", {result.loss_sum},
               [stream, saved = tape.save(x.value), head = head.value, targets, first = rows.first,
                lse = tape.save(lse), kept = whole.defined() ? tape.save(whole) : Saved(), dx = x.grad,
                dhead = parameter.grad, dloss = result.loss_sum.grad] {
                 const Tensor saved_x = saved.get(), row_lse = lse.get();
-                const double scale = scalar_value(dloss->value());
                 const auto target = dx ? dx->target() : Gradient::Target{};
                 for_each_chunk(stream, saved_x, head, kept.get(),
                                [&](std::int64_t begin, std::int64_t end, const Tensor& logits) {
                                  HYSPARSE_LAUNCH(stream, cross_entropy_backward, logits,
                                                  targets.slice(begin, end), first, row_lse.slice(begin, end),
-                                                 scale);
+                                                 dloss->value());
                                  if (dx) {
                                    HYSPARSE_LAUNCH(stream, matmul, Transpose::no, Transpose::no, logits, head,
                                                    target.buffer.slice(begin, end), target.add);

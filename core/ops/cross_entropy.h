@@ -1,7 +1,6 @@
 /// The language-model head and its loss in one op, so that the logits of all tokens never exist at once.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 
 #include "core/ops/vocabulary.h"
@@ -10,15 +9,15 @@
 namespace hysparse {
 
 struct CrossEntropy {
-  Var loss_sum;              ///< [1], the sum over targets in x's dtype: what backward starts from
-  double loss = 0;           ///< the same in double
-  std::int64_t targets = 0;  ///< how many targets counted
+  Var loss_sum;  ///< [1], the sum over targets, f32 (f64 for f64): what backward starts from
+  Tensor loss;   ///< f64 [1], the same; not to be written to
 };
 
 /// The sum over tokens of -log softmax(x head^T)[target]. x [T, D], head [V, D], targets i32 [T]; a negative
-/// target is ignored. Throws Error for a target of V or more. Logits live in chunks of tokens of at most 8 MiB
-/// (but 64 tokens). When one chunk holds all it is saved; else only the logsumexp, and backward makes each
-/// chunk's logits again. Summed in double in order of token. The gradient of head is made with that of x.
+/// target is ignored. Throws Error for a target of V or more (targets on the CPU: check_targets). Logits, in
+/// x's dtype, live in chunks of tokens of at most 8 MiB (256 MiB on a GPU; but 64 tokens). When one chunk holds
+/// all it is saved; else only the logsumexp, and backward makes each chunk's logits again. Summed in double in
+/// order of token. The gradient of head is made with that of x.
 CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& head, const Tensor& targets);
 
 /// What every holder of a part of the vocabulary has of each token, f64 [T, 2] -> [parts, T, 2], in an order

@@ -2,6 +2,7 @@
 
 #include "core/backend.h"
 #include "core/cpu/embedding.h"
+#include "core/cuda/embedding.h"
 
 namespace hysparse {
 
@@ -14,13 +15,7 @@ Var embedding(Tape& tape, const Tensor& ids, const Parameter& weight, const Voca
                  ids.shape().str(), weight.name, weight.value.shape().str());
   HYSPARSE_CHECK(rows.first >= 0 && rows.first + weight.value.dim(0) <= rows.size, "rows {} + {} of {}",
                  rows.first, weight.value.dim(0), rows.size);
-  for (std::int64_t t = 0; t < ids.numel(); ++t) {
-    const std::int32_t id = ids.data<std::int32_t>()[t];
-    if (id < 0 || id >= rows.size) {
-      throw_error("token {} has id {}; the vocabulary of {} has ids 0 to {}", t, id, weight.name,
-                  rows.size - 1);
-    }
-  }
+  if (ids.device().is_cpu()) check_tokens(ids, weight.name, rows.size);
   const Stream stream = tape.stream();
   const Tensor y =
       Tensor::empty({ids.dim(0), weight.value.dim(1)}, weight.value.dtype(), weight.value.device());

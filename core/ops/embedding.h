@@ -6,7 +6,8 @@
 
 namespace hysparse {
 
-/// weight [V, D] at ids (i32 [T]) -> [T, D]. Throws Error, naming id and vocabulary, for an id outside [0, V).
+/// weight [V, D] at ids (i32 [T]) -> [T, D]. Throws Error, naming id and vocabulary, for an id outside [0, V)
+/// (ids on the CPU: check_tokens).
 /// Backward adds rows in order of token: the result does not depend on the number of threads.
 Var embedding(Tape& tape, const Tensor& ids, const Parameter& weight);
 

@@ -2,6 +2,7 @@
 
 #include "core/backend.h"
 #include "core/cpu/matmul.h"
+#include "core/cuda/matmul.h"
 
 namespace hysparse {
 

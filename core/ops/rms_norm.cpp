@@ -2,6 +2,7 @@
 
 #include "core/backend.h"
 #include "core/cpu/rms_norm.h"
+#include "core/cuda/rms_norm.h"
 #include "core/ops/add.h"
 
 namespace hysparse {
@@ -19,7 +20,7 @@ Tensor like(const Tensor& t) {
 
 Tensor per_row(const Tensor& x) {
   const std::int64_t width = x.dim(x.rank() - 1);
-  return Tensor::empty({width == 0 ? 0 : x.numel() / width}, x.dtype(), x.device());
+  return Tensor::empty({width == 0 ? 0 : x.numel() / width}, accumulation_dtype(x.dtype()), x.device());
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "core/backend.h"
 #include "core/cpu/swiglu.h"
+#include "core/cuda/swiglu.h"
 
 namespace hysparse {
 

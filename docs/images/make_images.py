@@ -292,6 +292,100 @@ def placement():
     svg.save("placement.svg")
 
 
+# ---- eight ranks on both meshes -------------------------------------------------------------------------------------------------
+def mesh():
+    svg = Svg(1180, 704, "Eight ranks on the dense mesh and on the mesh of experts")
+    left, width, height = 150, 76, 34
+    colours = [(BLUE, BLUE_SOFT), (ORANGE, ORANGE_SOFT), (TEAL, TEAL_SOFT), (VIOLET, VIOLET_SOFT)]
+
+    def panel(top, title, axes, held):
+        """axes: (name, size, stride of the rank, what is said); held: (label, by rank)."""
+        svg.text(40, top, title, 16, weight=700, anchor="start")
+        svg.text(40, top + 36, "rank", 13, fill=MUTED, anchor="start")
+        for rank in range(8):
+            svg.text(left + rank * width + width / 2 - 3, top + 36, str(rank), 14, weight=700)
+        y = top + 50
+        for name, size, stride, what in axes:
+            svg.text(40, y + 22, f"{name} {size}", 14, anchor="start", weight=700)
+            firsts = sorted({rank - rank // stride % size * stride for rank in range(8)})
+            for rank in range(8):
+                coordinate = rank // stride % size
+                stroke, fill = colours[firsts.index(rank - coordinate * stride)]
+                svg.rect(left + rank * width, y, width - 6, height, fill=fill, stroke=stroke, radius=6)
+                svg.text(left + rank * width + width / 2 - 3, y + 22, str(coordinate), 14, fill=stroke, weight=700)
+            svg.text(left + 8 * width + 14, y + 21, what, 12.5, fill=MUTED, anchor="start")
+            y += height + 8
+        for name, by_rank in held:
+            svg.text(40, y + 14, name, 12.5, fill=MUTED, anchor="start")
+            for rank, text in enumerate(by_rank):
+                svg.text(left + rank * width + width / 2 - 3, y + 14, text, 12)
+            y += 22
+
+    experts = ["0 to 3", "4 to 7", "8 to 11", "12 to 15"]
+    panel(46, "tp = 2, ep = 4:  8 = dp 4 × tp 2 = edp 2 × ep 4",
+          [("tp", 2, 1, "pairs share heads, widths, vocabulary"),
+           ("dp", 4, 2, "four shares of the batch; dense gradients"),
+           ("ep", 4, 1, "folded over tp and dp; tokens to experts"),
+           ("edp", 2, 4, "two copies of the experts; their gradients")],
+          [("heads", ["0 to 3", "4 to 7"] * 4), ("experts", experts * 2)])
+    panel(366, "tp = 2, pp = 2, ep = 4:  8 = pp 2 × dp 2 × tp 2 = pp 2 × edp 1 × ep 4",
+          [("pp", 2, 4, "activations one way, their gradients back"),
+           ("dp", 2, 2, "two shares of the batch; dense gradients"),
+           ("tp", 2, 1, "pairs share heads, widths, vocabulary"),
+           ("ep", 4, 1, "the whole stage; edp is 1, nothing to reduce")],
+          [("layers", ["0 to 3"] * 4 + ["4 to 8"] * 4), ("heads", ["0 to 3", "4 to 7"] * 4), ("experts", experts * 2)])
+    svg.text(40, 682, "Eight heads, sixteen experts, nine layers. In a row: one colour, one group; the number is the rank's coordinate in it.",
+             12.5, fill=MUTED, anchor="start")
+    svg.save("mesh.svg")
+
+
+# ---- one layer under tensor parallelism -----------------------------------------------------------------------------------------
+def tensor_parallel():
+    svg = Svg(1180, 560, "One layer with experts under tensor parallelism, without and with sequence parallelism")
+    part = 60
+    columns = [(40, 84, "norm", None), (146, 96, "enter", ""), (264, 170, "attention", "this rank's heads"), (456, 104, "leave", ""),
+               (582, 84, "norm", None), (688, 96, "split", ""), (806, 210, "router, experts", "this rank's tokens"), (1038, 102, "join", "")]
+    lanes = [(60, "without sequence parallelism: the residual stream is whole on every rank", False,
+              {"enter": ("nothing", "all_reduce"), "leave": ("all_reduce", "nothing"), "split": ("own rows", "all_gather"),
+               "join": ("all_gather", "own rows")}),
+             (314, "with sequence parallelism: each rank has its rows", True,
+              {"enter": ("all_gather", "reduce_scatter"), "leave": ("reduce_scatter", "all_gather"), "split": ("nothing", "nothing"),
+               "join": ("nothing", "nothing")})]
+    for top, title, parts, operations in lanes:
+        svg.text(40, top - 16, title, 16, weight=700, anchor="start")
+        for i, (x, w, name, inside) in enumerate(columns):
+            middle = top + part
+            if i:
+                svg.line([(columns[i - 1][0] + columns[i - 1][1] + 1, middle), (x - 2, middle)], INK, 1.8)
+            if inside == "":
+                forward, backward = operations[name]
+                sends = [o for o in (forward, backward) if "_" in o]
+                svg.rect(x, top + 16, w, 88, fill=ORANGE_SOFT if sends else "#fbfcfe", stroke=ORANGE if sends else LINE, radius=8,
+                         dash="" if sends else "4 3")
+                svg.text(x + w / 2, top + 38, name, 13.5, weight=700, fill=ORANGE if sends else MUTED)
+                svg.text(x + w / 2, top + 64, forward, 12, fill=INK if "_" in forward else MUTED)
+                svg.text(x + w / 2, top + 86, backward, 12, fill=ROSE if "_" in backward else MUTED)
+                continue
+            colour = BLUE if name == "attention" else VIOLET if "experts" in name else TEAL
+            svg.rect(x, top + 16, w, 88, stroke=colour, radius=8, width=1.6)
+            svg.text(x + w / 2, middle + (4.5 if inside is None else -4), name, 13.5, fill=colour, weight=700)
+            if inside:
+                svg.text(x + w / 2, middle + 17, inside, 12, fill=MUTED)
+        # Rows that a rank of two works on.
+        y = top + 122
+        for x, w, name, inside in columns:
+            if inside == "":
+                continue
+            half = "experts" in name or (parts and name == "norm")
+            for row in range(4):
+                mine = row < 2 or not half
+                svg.rect(x + w / 2 - 30, y + row * 10, 60, 9, fill=(BLUE_SOFT if mine else "#fbfcfe"), stroke=BLUE if mine else LINE, radius=2)
+        svg.text(40, y + 60, "rows that the first of two ranks works on", 12, fill=MUTED, anchor="start")
+    svg.text(40, 536, "In the boxes of collectives: forward, then backward. Dense SwiGLU and shared experts lie between enter and leave, as attention does. "
+             "Experts exchange rows on a group of their own.", 12, fill=MUTED, anchor="start")
+    svg.save("tensor_parallel.svg")
+
+
 # ---- pipeline schedules -------------------------------------------------------------------------------------------------------
 def alternate(stages, micro_batches, chunks):
     """The forwards and backwards of each stage, as parallel/schedule.cpp makes them: (is forward, chunk, micro-batch)."""
@@ -410,6 +504,56 @@ def partition():
     svg.save("partition.svg")
 
 
+# ---- verify --------------------------------------------------------------------------------------------------------------------
+def verify():
+    """What `hysparse verify` does: one rank and many layouts from the same start, and what is compared."""
+    svg = Svg(1020, 400, "One rank and every layout start from the same values and data; losses, norms and gradients must agree")
+    top, h = 60, 250
+    svg.rect(40, top, 170, h, stroke=MUTED)
+    svg.text(125, top + 30, "the same", 15, weight=700)
+    for i, line in enumerate(("config", "initial values", "tokens", "order of the data", "five steps")):
+        svg.text(125, top + 68 + 30 * i, line, 13)
+
+    def ranks(x, y, columns, rows, cell, fills):
+        for r in range(rows):
+            for c in range(columns):
+                svg.rect(x + c * (cell + 4), y + r * (cell + 4), cell, cell, fill=fills[r % len(fills)], stroke="none", radius=3)
+
+    svg.rect(290, top, 270, 62, stroke=BLUE, width=1.6)
+    ranks(310, top + 20, 1, 1, 22, (BLUE,))
+    svg.text(348, top + 28, "one rank", 14, anchor="start", weight=700, fill=BLUE)
+    svg.text(348, top + 47, "the reference", 12, anchor="start", fill=MUTED)
+    rows = [("tp=4,sp,ep=2", 4, 1, (ORANGE,)), ("pp=3,recompute=layer", 3, 1, (TEAL,)), ("tp=2,pp=2,dp=2,ep=4", 4, 2, (TEAL, VIOLET))]
+    for i, (name, columns, lines, fills) in enumerate(rows):
+        y = top + 80 + 60 * i
+        svg.rect(290, y, 270, 50, stroke=LINE)
+        cell = 18 if lines == 1 else 14
+        ranks(306, y + (25 - cell / 2 if lines == 1 else 9), columns, lines, cell, fills)
+        svg.text(404, y + 30, name, 11.5, anchor="start", mono=True)
+    svg.text(425, top + h + 24, "mpirun starts each; up to --np ranks", 12, fill=MUTED)
+    svg.line([(211, top + 31), (287, top + 31)], MUTED)
+    for i in range(3):
+        svg.line([(211, top + 105 + 60 * i), (287, top + 105 + 60 * i)], MUTED)
+
+    svg.rect(640, top, 340, h, stroke=INK, width=1.4)
+    svg.text(810, top + 30, "compared", 15, weight=700)
+    facts = [("each step", "loss", "1e-10"), ("", "gradient norm", "1e-10"), ("", "experts' load", "equal"),
+             ("step 1", "gradient of every parameter", "1e-9"), ("", "its copies on other ranks", "1e-9"),
+             ("", "elements with one owner", "all")]
+    for i, (when, what, limit) in enumerate(facts):
+        y = top + 66 + 31 * i
+        svg.text(656, y, when, 12.5, anchor="start", fill=MUTED)
+        svg.text(728, y, what, 13, anchor="start")
+        svg.text(964, y, limit, 12.5, anchor="end", mono=True, fill=TEAL)
+    svg.line([(561, top + 31), (637, top + 31)], BLUE)
+    for i in range(3):
+        svg.line([(561, top + 105 + 60 * i), (637, top + 105 + 60 * i)], MUTED)
+    svg.text(810, top + h + 24, "relative, in float64; a gradient by its norm", 12, fill=MUTED)
+    svg.text(40, 384, "A difference beyond the limit fails the layout, with the parameter's name. So does a rank that dies, hangs or "
+             "prints an error.", 12.5, fill=MUTED, anchor="start")
+    svg.save("verify.svg")
+
+
 # ---- folders -------------------------------------------------------------------------------------------------------------------
 def folders():
     svg = Svg(1000, 470, "Folders and the direction of dependencies")
@@ -442,6 +586,9 @@ if __name__ == "__main__":
     hybrid_block()
     oracle()
     placement()
+    mesh()
+    tensor_parallel()
     pipeline()
     partition()
+    verify()
     folders()

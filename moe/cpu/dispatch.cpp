@@ -1,6 +1,7 @@
 #include "moe/cpu/dispatch.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/cpu/elementwise.h"
 #include "core/thread_pool.h"
@@ -27,6 +28,32 @@ void combine_token(std::int64_t width, const T* rows, std::int64_t stride, const
     }
   }
   if (!add) std::fill_n(out, width, T(0));
+}
+
+void to_wire(std::int32_t id, float& column) {
+  column = std::bit_cast<float>(id);
+}
+void to_wire(std::int32_t id, double& column) {
+  column = id;
+}
+std::int32_t from_wire(float column) {
+  return std::bit_cast<std::int32_t>(column);
+}
+std::int32_t from_wire(double column) {
+  return static_cast<std::int32_t>(column);
+}
+
+template <class T>
+void combine(const Stream& stream, const T* from, std::int64_t stride, const Tensor& positions,
+             const Tensor& out, bool add) {
+  const std::int64_t width = out.dim(1), slots = positions.dim(1);
+  const std::int32_t* position = positions.data<std::int32_t>();
+  T* to = out.data<T>();
+  stream.pool->parallel_for(out.dim(0), row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      combine_token(width, from, stride, position + t * slots, slots, to + t * width, add);
+    }
+  });
 }
 
 }  // namespace
@@ -56,85 +83,71 @@ void pack_rows(const Stream& stream, const Tensor& x, const Tensor& weights, con
       for (std::int64_t row = begin; row < end; ++row) {
         T* at = std::copy_n(from + token[row] * width, width, to + row * stride);
         at = std::copy_n(weight + token[row] * slots, slots, at);
-        for (std::int64_t slot = 0; slot < slots; ++slot) at[slot] = static_cast<T>(id[row * slots + slot]);
+        for (std::int64_t slot = 0; slot < slots; ++slot) to_wire(id[row * slots + slot], at[slot]);
       }
     });
   });
 }
 
-void unpack_slots(const Stream& stream, const Tensor& rows, const Tensor& weights, const Tensor& ids) {
+void unpack_slots(const Stream& stream, const Tensor& rows, std::int64_t width, const Tensor& weights,
+                  const Tensor& ids) {
   const std::int64_t slots = ids.dim(1), stride = rows.dim(1);
   dispatch_float(rows.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>() + stride - 2 * slots;
+    const T* from = rows.data<T>() + width;
     T* weight = weights.data<T>();
     std::int32_t* id = ids.data<std::int32_t>();
     stream.pool->parallel_for(ids.dim(0), row_grain(2 * slots), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const T* at = from + row * stride;
         std::copy_n(at, slots, weight + row * slots);
-        for (std::int64_t slot = 0; slot < slots; ++slot)
-          id[row * slots + slot] = static_cast<std::int32_t>(at[slots + slot]);
+        for (std::int64_t slot = 0; slot < slots; ++slot) id[row * slots + slot] = from_wire(at[slots + slot]);
       }
     });
   });
 }
 
 void combine_rows(const Stream& stream, const Tensor& rows, const Tensor& positions, const Tensor& out,
-                  bool add, std::int64_t first_column) {
-  const std::int64_t width = out.dim(1), stride = rows.dim(1), slots = positions.dim(1);
-  dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>() + first_column;
-    const std::int32_t* position = positions.data<std::int32_t>();
-    T* to = out.data<T>();
-    stream.pool->parallel_for(out.dim(0), row_grain(width), [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        combine_token(width, from, stride, position + t * slots, slots, to + t * width, add);
-      }
-    });
-  });
+                  bool add) {
+  dispatch_float(out.dtype(),
+                 [&]<class T>() { combine(stream, rows.data<T>(), rows.dim(1), positions, out, add); });
 }
 
-void take_last_column(const Stream& stream, const Tensor& rows, const Tensor& positions, const Tensor& out,
-                      bool add) {
-  const std::int64_t stride = rows.dim(1);
+void combine_slots(const Stream& stream, const Tensor& rows, std::int64_t width, const Tensor& positions,
+                   const Tensor& out, bool add) {
+  dispatch_float(out.dtype(),
+                 [&]<class T>() { combine(stream, rows.data<T>() + width, rows.dim(1), positions, out, add); });
+}
+
+void take_values(const Stream& stream, const Tensor& values, const Tensor& positions, const Tensor& out,
+                 bool add) {
   dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>() + stride - 1;
+    const T* from = values.data<T>();
     const std::int32_t* position = positions.data<std::int32_t>();
     T* to = out.data<T>();
     stream.pool->parallel_for(out.numel(), elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t a = begin; a < end; ++a) {
-        to[a] = (add ? to[a] : T(0)) + (position[a] < 0 ? T(0) : from[position[a] * stride]);
+        to[a] = (add ? to[a] : T(0)) + (position[a] < 0 ? T(0) : from[position[a]]);
       }
     });
   });
 }
 
-void combine_gradients(const Stream& stream, const Tensor& rows, const Tensor& positions, const Tensor& out) {
-  const std::int64_t width = rows.dim(1) - 1, slots = positions.dim(1), stride = out.dim(1);
+void pack_gradients(const Stream& stream, const Tensor& rows, const Tensor& values, const Tensor& positions,
+                    const Tensor& out) {
+  const std::int64_t width = rows.dim(1), slots = positions.dim(1), stride = out.dim(1);
   dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = rows.data<T>();
+    const T *from = rows.data<T>(), *value = values.data<T>();
     const std::int32_t* positions_data = positions.data<std::int32_t>();
     T* to = out.data<T>();
     stream.pool->parallel_for(out.dim(0), row_grain(stride), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int32_t* position = positions_data + t * slots;
         T* row = to + t * stride;
-        combine_token(width, from, width + 1, position, slots, row, false);
+        combine_token(width, from, width, position, slots, row, false);
         for (std::int64_t slot = 0; slot < slots; ++slot) {
-          row[width + slot] = position[slot] < 0 ? T(0) : from[position[slot] * (width + 1) + width];
+          row[width + slot] = position[slot] < 0 ? T(0) : value[position[slot]];
         }
       }
-    });
-  });
-}
-
-void gather_values(const Stream& stream, const Tensor& values, const Tensor& indices, const Tensor& out) {
-  dispatch_float(out.dtype(), [&]<class T>() {
-    const T* from = values.data<T>();
-    const std::int32_t* index = indices.data<std::int32_t>();
-    T* to = out.data<T>();
-    stream.pool->parallel_for(indices.numel(), elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) to[i] = from[index[i]];
     });
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "core/cpu/elementwise.h"
 #include "core/cpu/matmul.h"
@@ -23,12 +24,12 @@ struct Tile {
 /// An expert's rows in tiles of nearly equal size, largest tiles first.
 std::vector<Tile> make_tiles(const ExpertRows& rows) {
   std::vector<Tile> tiles;
-  for (std::size_t e = 0; e + 1 < rows.offsets.size(); ++e) {
-    const std::int64_t begin = rows.offsets[e], count = rows.offsets[e + 1] - begin;
+  const std::int32_t* offsets = rows.offsets.data<std::int32_t>();
+  for (std::int64_t e = 0; e + 1 < rows.offsets.numel(); ++e) {
+    const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
     const std::int64_t parts = (count + tile_rows - 1) / tile_rows;
     for (std::int64_t p = 0; p < parts; ++p) {
-      tiles.push_back(
-          {static_cast<std::int64_t>(e), begin + count * p / parts, begin + count * (p + 1) / parts});
+      tiles.push_back({e, begin + count * p / parts, begin + count * (p + 1) / parts});
     }
   }
   std::stable_sort(tiles.begin(), tiles.end(),
@@ -54,11 +55,12 @@ void experts_forward(const Stream& stream, const ExpertsForward& args) {
   const std::int64_t hidden_size = args.out.dim(1), width = args.gate.dim(1), stride = args.x.dim(1);
   const std::vector<Tile> tiles = make_tiles(args.rows);
   dispatch_float(args.x.dtype(), [&]<class T>() {
-    const T *x = args.x.data<T>(), *row_weights = args.row_weights.data<T>();
+    const T *x = args.x.data<T>(), *slot_weights = args.slot_weights.data<T>();
     const T *w_gate = args.weights.gate.data<T>(), *w_up = args.weights.up.data<T>();
     const T* w_down = args.weights.down.data<T>();
     T *gate = args.gate.data<T>(), *up = args.up.data<T>(), *out = args.out.data<T>();
-    const std::int32_t* sources = args.rows.sources.data<std::int32_t>();
+    const std::int32_t *sources = args.rows.sources.data<std::int32_t>(),
+                       *assignments = args.rows.assignments.data<std::int32_t>();
     stream.pool->parallel_tasks(static_cast<std::int64_t>(tiles.size()), [&](std::int64_t task) {
       const Tile tile = tiles[static_cast<std::size_t>(task)];
       const std::int64_t n = tile.rows(), matrix = tile.expert * width * hidden_size;
@@ -70,7 +72,8 @@ void experts_forward(const Stream& stream, const ExpertsForward& args) {
       gemm(Transpose::no, Transpose::yes, n, width, hidden_size, T(1), rows.get(), hidden_size, w_up + matrix,
            hidden_size, T(0), u, width);
       for (std::int64_t r = 0; r < n; ++r) {
-        swiglu_row(width, g + r * width, u + r * width, row_weights[tile.begin + r], hidden.get() + r * width);
+        swiglu_row(width, g + r * width, u + r * width, slot_weights[assignments[tile.begin + r]],
+                   hidden.get() + r * width);
       }
       gemm(Transpose::no, Transpose::yes, n, hidden_size, width, T(1), hidden.get(), width, w_down + matrix,
            width, T(0), out + tile.begin * hidden_size, hidden_size);
@@ -78,17 +81,19 @@ void experts_forward(const Stream& stream, const ExpertsForward& args) {
   });
 }
 
-void experts_backward(const Stream& stream, const ExpertsBackward& args) {
-  const std::int64_t hidden_size = args.dout_rows.dim(1), width = args.gate.dim(1), stride = args.dout.dim(1);
+void experts_backward(const Stream& stream, ExpertsBackward& args) {
+  const std::int64_t hidden_size = args.drows.dim(1), width = args.gate.dim(1), stride = args.dout.dim(1);
+  args.dout_rows = Tensor::empty(args.drows.shape(), args.drows.dtype());
   const std::vector<Tile> tiles = make_tiles(args.rows);
   dispatch_float(args.dout.dtype(), [&]<class T>() {
-    const T *dout = args.dout.data<T>(), *row_weights = args.row_weights.data<T>();
+    const T *dout = args.dout.data<T>(), *slot_weights = args.slot_weights.data<T>();
     const T *gate = args.gate.data<T>(), *up = args.up.data<T>();
     const T *w_gate = args.weights.gate.data<T>(), *w_up = args.weights.up.data<T>();
     const T* w_down = args.weights.down.data<T>();
     T *dout_rows = args.dout_rows.data<T>(), *drows = args.drows.data<T>(), *hidden = args.hidden.data<T>();
-    T *dgate = args.dgate.data<T>(), *dup = args.dup.data<T>();
-    const std::int32_t* sources = args.rows.sources.data<std::int32_t>();
+    T *dgate = args.dgate.data<T>(), *dup = args.dup.data<T>(), *dslots = args.dslots.data<T>();
+    const std::int32_t *sources = args.rows.sources.data<std::int32_t>(),
+                       *assignments = args.rows.assignments.data<std::int32_t>();
     stream.pool->parallel_tasks(static_cast<std::int64_t>(tiles.size()), [&](std::int64_t task) {
       const Tile tile = tiles[static_cast<std::size_t>(task)];
       const std::int64_t n = tile.rows(), matrix = tile.expert * width * hidden_size;
@@ -98,17 +103,16 @@ void experts_backward(const Stream& stream, const ExpertsBackward& args) {
       gather(n, hidden_size, dout, stride, sources + tile.begin, d);
       gemm(Transpose::no, Transpose::no, n, width, hidden_size, T(1), d, hidden_size, w_down + matrix, width,
            T(0), dhidden.get(), width);
-      T* dx = drows + tile.begin * (hidden_size + 1);
+      T* dx = drows + tile.begin * hidden_size;
       for (std::int64_t r = 0; r < n; ++r) {
-        const std::int64_t at = (tile.begin + r) * width;
-        dx[r * (hidden_size + 1) + hidden_size] =
-            swiglu_row_backward(width, gate + at, up + at, row_weights[tile.begin + r],
-                                dhidden.get() + r * width, hidden + at, dgate + at, dup + at);
+        const std::int64_t row = tile.begin + r, at = row * width;
+        dslots[row] = swiglu_row_backward(width, gate + at, up + at, slot_weights[assignments[row]],
+                                          dhidden.get() + r * width, hidden + at, dgate + at, dup + at);
       }
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), dg, width, w_gate + matrix, hidden_size,
-           T(0), dx, hidden_size + 1);
+           T(0), dx, hidden_size);
       gemm(Transpose::no, Transpose::no, n, hidden_size, width, T(1), du, width, w_up + matrix, hidden_size,
-           T(1), dx, hidden_size + 1);
+           T(1), dx, hidden_size);
     });
   });
 }
@@ -131,7 +135,8 @@ struct Product {
 
 void experts_weight_gradient(const Stream& stream, const ExpertsWeightGradient& args) {
   const std::int64_t hidden_size = args.dout_rows.dim(1), width = args.dgate.dim(1), stride = args.x.dim(1);
-  const std::int64_t total = args.rows.sources.numel();
+  const std::int32_t* offsets = args.rows.offsets.data<std::int32_t>();
+  const std::int64_t experts = args.rows.offsets.numel() - 1, total = offsets[experts];
   dispatch_float(args.x.dtype(), [&]<class T>() {
     const Tensor sorted = Tensor::empty({total, hidden_size}, args.x.dtype(), args.x.device());
     const T* x = args.x.data<T>();
@@ -144,10 +149,10 @@ void experts_weight_gradient(const Stream& stream, const ExpertsWeightGradient& 
     });
 
     std::vector<Product<T>> products;
-    for (std::size_t e = 0; e + 1 < args.rows.offsets.size(); ++e) {
-      const std::int64_t begin = args.rows.offsets[e], rows = args.rows.offsets[e + 1] - begin;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const std::int64_t begin = offsets[e], rows = offsets[e + 1] - begin;
       if (rows == 0) continue;
-      const std::int64_t matrix = static_cast<std::int64_t>(e) * width * hidden_size;
+      const std::int64_t matrix = e * width * hidden_size;
       const auto add = [&](const Tensor& a, const T* b, const Tensor& c, std::int64_t m, std::int64_t n) {
         if (c.defined())
           products.push_back({a.data<T>() + begin * m, b + begin * n, c.data<T>() + matrix, rows, m, n});

@@ -104,34 +104,6 @@ void router_forward(const Stream& stream, const RouterForward& args, const MoeCo
   });
 }
 
-std::int64_t drop_over_capacity(const Stream& stream, const Tensor& ids, const Tensor& weights,
-                                const Tensor& taken, std::int64_t first_token, std::int64_t seq_len,
-                                std::int64_t capacity) {
-  const std::int64_t k = ids.dim(1), end_token = first_token + ids.dim(0);
-  const std::int64_t first = first_token / seq_len;  // sequence
-  const std::int64_t sequences = ids.dim(0) == 0 ? 0 : (end_token + seq_len - 1) / seq_len - first;
-  std::vector<std::int64_t> dropped(static_cast<std::size_t>(sequences), 0);
-  dispatch_float(weights.dtype(), [&]<class T>() {
-    std::int32_t* id = ids.data<std::int32_t>();
-    T* w = weights.data<T>();
-    stream.pool->parallel_tasks(sequences, [&](std::int64_t sequence) {
-      std::vector<std::int64_t> counts(static_cast<std::size_t>(taken.numel()), 0);
-      if (sequence == 0) counts = taken.to_vector<std::int64_t>();
-      const std::int64_t begin = std::max((first + sequence) * seq_len, first_token) - first_token,
-                         end = std::min((first + sequence + 1) * seq_len, end_token) - first_token;
-      for (std::int64_t a = begin * k; a < end * k; ++a) {
-        if (++counts[static_cast<std::size_t>(id[a])] <= capacity) continue;
-        id[a] = -1;
-        w[a] = T(0);
-        ++dropped[static_cast<std::size_t>(sequence)];
-      }
-    });
-  });
-  std::int64_t total = 0;
-  for (const std::int64_t n : dropped) total += n;
-  return total;
-}
-
 void router_backward(const Stream& stream, const RouterBackward& args, const MoeConfig& config) {
   const std::int64_t tokens = args.scores.dim(0), experts = args.scores.dim(1), k = config.top_k;
   dispatch_float(args.scores.dtype(), [&]<class T>() {

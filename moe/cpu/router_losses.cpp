@@ -64,10 +64,11 @@ void load_balance_forward(const Stream& stream, const Tensor& shares, std::int64
 }
 
 void load_balance_backward(const Stream& stream, const Tensor& shares, std::int64_t first_token,
-                           std::int64_t seq_len, double scale, const Tensor& dprobabilities, bool add) {
+                           std::int64_t seq_len, const Tensor& scale, const Tensor& dprobabilities, bool add) {
   const std::int64_t experts = shares.dim(1), tokens = dprobabilities.dim(0);
-  const double factor = scale * static_cast<double>(experts) / static_cast<double>(seq_len);
   dispatch_float(dprobabilities.dtype(), [&]<class T>() {
+    const double factor =
+        static_cast<double>(*scale.data<T>()) * static_cast<double>(experts) / static_cast<double>(seq_len);
     T* dp = dprobabilities.data<T>();
     stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
@@ -96,15 +97,16 @@ void z_loss_forward(const Stream& stream, const Tensor& logits, const Tensor& ls
   });
 }
 
-void z_loss_backward(const Stream& stream, const Tensor& logits, const Tensor& lse, double scale,
+void z_loss_backward(const Stream& stream, const Tensor& logits, const Tensor& lse, const Tensor& scale,
                      const Tensor& dlogits, bool add) {
   const std::int64_t tokens = logits.dim(0), experts = logits.dim(1);
   dispatch_float(logits.dtype(), [&]<class T>() {
     const T *x = logits.data<T>(), *l = lse.data<T>();
     T* d = dlogits.data<T>();
+    const T twice = 2 * *scale.data<T>();
     stream.pool->parallel_for(tokens, row_grain(experts), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        const T factor = static_cast<T>(2 * scale) * l[t];
+        const T factor = twice * l[t];
         for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i) {
           d[i] = (add ? d[i] : T(0)) + factor * exp(x[i] - l[t]);
         }

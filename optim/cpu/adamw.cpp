@@ -29,16 +29,20 @@ void update(const AdamWFactors& f, bool decays, std::int64_t n, T* __restrict p,
 }  // namespace
 
 void adamw_update(const Stream& stream, const AdamWFactors& factors, std::span<const UpdateRange> ranges,
-                  const Tensor& value, const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq) {
+                  const Tensor& value, const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+                  const Tensor& rounded) {
   dispatch_float(value.dtype(), [&]<class T>() {
     T* p = value.data<T>();
     const T* g = grad.data<T>();
     T *m = exp_avg.data<T>(), *v = exp_avg_sq.data<T>();
+    BFloat16* r = rounded.defined() ? rounded.data<BFloat16>() : nullptr;
     stream.pool->parallel_for(value.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
       for (const UpdateRange& range : ranges) {
         const std::int64_t from = std::max(begin, range.begin), to = std::min(end, range.end);
-        if (from < to)
-          update<T>(factors, range.weight_decay, to - from, p + from, g + from, m + from, v + from);
+        if (from >= to) continue;
+        update<T>(factors, range.weight_decay, to - from, p + from, g + from, m + from, v + from);
+        if (r == nullptr) continue;
+        for (std::int64_t i = from; i < to; ++i) r[i] = BFloat16(static_cast<float>(p[i]));
       }
     });
   });

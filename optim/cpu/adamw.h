@@ -1,4 +1,5 @@
-/// The AdamW kernel: updates value, exp_avg, exp_avg_sq in place; none may alias grad.
+/// The AdamW kernel: updates value, exp_avg, exp_avg_sq in place and writes rounded, where it is defined; none
+/// may alias grad.
 #pragma once
 
 #include <span>
@@ -20,7 +21,8 @@ struct AdamWFactors {
 namespace cpu {
 
 void adamw_update(const Stream& stream, const AdamWFactors& factors, std::span<const UpdateRange> ranges,
-                  const Tensor& value, const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq);
+                  const Tensor& value, const Tensor& grad, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+                  const Tensor& rounded);
 
 }  // namespace cpu
 }  // namespace hysparse

@@ -29,7 +29,7 @@ double sum_block(const T* x, std::int64_t n) {
 
 }  // namespace
 
-double sum_of_squares(const Stream& stream, const Tensor& x, std::span<const Range> ranges) {
+void sum_of_squares(const Stream& stream, const Tensor& x, std::span<const Range> ranges, const Tensor& sum) {
   std::vector<Range> blocks;
   for (const Range& r : ranges) {
     for (std::int64_t begin = r.begin; begin < r.end; begin += block)
@@ -45,9 +45,9 @@ double sum_of_squares(const Stream& stream, const Tensor& x, std::span<const Ran
           }
         });
   });
-  double sum = 0;
-  for (const double s : sums) sum += s;
-  return sum;
+  double total = 0;
+  for (const double s : sums) total += s;
+  *sum.data<double>() = total;
 }
 
 }  // namespace hysparse::cpu

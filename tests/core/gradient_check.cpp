@@ -30,11 +30,12 @@ std::vector<Tensor> output_weights(const std::vector<Var>& outputs) {
 /// sum(weights . output) as an op, so that one backward reaches every output. weights f64.
 Var weighted_sum(Tape& tape, const Var& output, const Tensor& weights) {
   const DType dtype = output.value.dtype();
-  const Var wide{output.value.to(DType::f64), nullptr};
-  const Tensor sum = Tensor::from<double>({objective({wide}, {weights})}, {1}).to(dtype);
-  const Var out = tape.output(sum, {output});
-  tape.record("weighted_sum", {out}, [stream = tape.stream(), grad = output.grad, dtype, weights] {
-    if (grad) grad->accumulate(stream, dtype == weights.dtype() ? weights.clone() : weights.to(dtype));
+  const Device device = output.value.device();
+  const Var wide{output.value.to_device(Device{}).to(DType::f64), nullptr};
+  const Tensor sum = Tensor::from<double>({objective({wide}, {weights})}, {1}).to(accumulation_dtype(dtype));
+  const Var out = tape.output(sum.to_device(device), {output});
+  tape.record("weighted_sum", {out}, [stream = tape.stream(), grad = output.grad, dtype, device, weights] {
+    if (grad) grad->accumulate(stream, weights.clone().to(dtype).to_device(device));
   });
   return out;
 }

@@ -44,7 +44,8 @@ struct GradientCheck {
   std::int64_t max_elements = 400;  ///< of each tensor; larger ones are sampled evenly
 };
 
-/// sum(weights . outputs), with fixed random weights, as roots that one backward starts from. Any float dtype.
+/// sum(weights . outputs), with fixed random weights, as roots that one backward starts from. Any float dtype
+/// and device.
 std::vector<Tape::Root> random_objective(Tape& tape, const std::vector<Var>& outputs);
 
 /// Expects the gradients of every input and parameter to agree; every output is weighted by fixed random

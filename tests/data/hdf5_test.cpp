@@ -2,7 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <thread>
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/data/temporary_directory.h"
 
@@ -181,6 +187,57 @@ TEST(Hdf5, FlippedBytesNeverCrash) {
     }
   }
   EXPECT_GT(errors, 200);  // the structure has checksums; the elements have none here
+}
+
+/// A limit on file size stands for the disk that is full.
+TEST(Hdf5, AFileThatCannotGrowIsOneFailureOfOneLineAndExitsInOrder) {
+  const TemporaryDirectory dir;
+  const auto write_and_exit = [&](rlim_t limit) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit bytes{limit, limit};
+    ::setrlimit(RLIMIT_FSIZE, &bytes);
+    int status = 1;
+    try {
+      write_sample(dir / "a.h5");
+    } catch (const Failure& failure) {
+      fmt::print(stderr, "<{}>", failure.what());
+      status = contains(failure.what(), "\n") ? 1 : 0;
+    }
+    std::exit(status);
+  };
+  for (const rlim_t limit : {1000, 2000, 3000})  // what the child prints goes to a file as well
+
+    EXPECT_EXIT(write_and_exit(limit), ::testing::ExitedWithCode(0), "<.*a.h5: .*: File too large>") << limit;
+}
+
+TEST(Hdf5, CreateOverKeepsTheRoomOfTheFileThatIsThere) {
+  const TemporaryDirectory dir;
+  constexpr std::int64_t reserved = 1 << 20, used = 1 << 19;
+  const auto blocks = [&] {
+    struct stat status {};
+    EXPECT_EQ(::stat((dir / "a.h5").c_str(), &status), 0);
+    return status.st_blocks * 512;
+  };
+  {
+    const int descriptor = ::open((dir / "a.h5").c_str(), O_CREAT | O_WRONLY, 0644);
+    ASSERT_EQ(::posix_fallocate(descriptor, 0, reserved), 0);
+    ::close(descriptor);
+  }
+  Hdf5File file = Hdf5File::create_over(dir / "a.h5");
+  EXPECT_GE(blocks(), reserved);
+  file.create_dataset("group/large", Hdf5Type::u8, std::array{used});
+  file.write("small", Tensor::from<double>({1.5}, {1}));
+  EXPECT_GE(blocks(), reserved);
+  file.close_and_sync();
+  EXPECT_GE(blocks(), used);
+  EXPECT_LT(std::filesystem::file_size(dir / "a.h5"), used + 8192);
+
+  const Hdf5File back = Hdf5File::open(dir / "a.h5");
+  EXPECT_EQ(back.datasets(), (std::vector<std::string>{"group/large", "small"}));
+  EXPECT_EQ(back.read("small", DType::f64).data<double>()[0], 1.5);
+  EXPECT_EQ(back.info("group/large").offset_bytes % 64, 0);
+  EXPECT_ERROR(Hdf5File::open(dir / "b.h5"), "b.h5", "No such file");
+  EXPECT_THROW(Hdf5File::create_over(dir / "b.h5"), Failure);
 }
 
 TEST(Hdf5, ThreadsMayUseFilesOfTheirOwn) {

@@ -80,6 +80,24 @@ TEST(CommandLine, ExportAndGenerate) {
   EXPECT_EQ(parsed<GenerateOptions>({"generate", "run", "--prompt", ""}).prompt, "");
 }
 
+TEST(CommandLine, Verify) {
+  const auto verify = parsed<VerifyOptions>({"verify", "c.yaml", "--layouts", "tp=2,sp;dp=4", "--np", "4",
+                                             "--steps", "7", "--timeout", "9.5", "--json", "train.dtype=fp64"});
+  EXPECT_EQ(verify.config, "c.yaml");
+  EXPECT_EQ(verify.layouts, "tp=2,sp;dp=4");
+  EXPECT_EQ(verify.np, 4);
+  EXPECT_EQ(verify.steps, 7);
+  EXPECT_EQ(verify.timeout_s, 9.5);
+  EXPECT_TRUE(verify.json);
+  EXPECT_EQ(verify.overrides, Arguments{"train.dtype=fp64"});
+  EXPECT_EQ(parsed<VerifyOptions>({"verify", "c.yaml"}).layouts, "quick");
+  const auto worker =
+      parsed<VerifyLayoutOptions>({"verify-layout", "c.yaml", "--output", "d", "parallel.tp=2"});
+  EXPECT_EQ(worker.output, "d");
+  EXPECT_EQ(worker.overrides, Arguments{"parallel.tp=2"});
+  EXPECT_EQ(parsed<PrintText>({"--help"}).text.find("verify-layout"), std::string::npos);
+}
+
 TEST(CommandLine, Mistakes) {
   EXPECT_EQ(problems_of({}).at(0).rfind("a command is needed: train, prepare,", 0), 0u);
   EXPECT_EQ(problems_of({"trian"}), Arguments{"trian: unknown command; did you mean train?"});

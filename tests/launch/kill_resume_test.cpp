@@ -5,19 +5,17 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <set>
-#include <sstream>
 #include <thread>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include "checkpoint/reader.h"
 #include "core/random.h"
 #include "tests/launch/program.h"
+#include "tests/launch/run_files.h"
 
 namespace hysparse::testing {
 namespace {
@@ -29,18 +27,6 @@ using std::chrono::milliseconds;
 /// mpirun without its pauses (of this many seconds) while it ends the ranks that are left.
 const std::vector<std::string> quick_mpirun{"OMPI_MCA_odls_base_sigkill_timeout=0"};
 
-int count(const std::string& text, const std::string& part) {
-  int found = 0;
-  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
-
-std::string read_file(const std::string& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
 /// Every file below a directory with its time of change and content.
 std::map<std::string, std::pair<fs::file_time_type, std::string>> contents(const std::string& directory) {
   std::map<std::string, std::pair<fs::file_time_type, std::string>> files;
@@ -49,16 +35,6 @@ std::map<std::string, std::pair<fs::file_time_type, std::string>> contents(const
       files[entry.path().string()] = {entry.last_write_time(), read_file(entry.path().string())};
   }
   return files;
-}
-
-/// The parts of a step's metrics that are the same in every run of one layout.
-void expect_same_steps(const std::vector<Json>& run, const std::vector<Json>& expected) {
-  ASSERT_EQ(run.size(), expected.size());
-  for (std::size_t i = 0; i < run.size(); ++i) {
-    ASSERT_EQ(run[i]["step"], i + 1);  // each once, in order
-    for (const char* key : {"loss", "grad_norm", "lr", "tokens", "valid_loss", "moe"})
-      EXPECT_EQ(run[i].value(key, Json()), expected[i].value(key, Json())) << "step " << i + 1 << ", " << key;
-  }
 }
 
 class KillResume : public ::testing::Test {
@@ -75,38 +51,9 @@ class KillResume : public ::testing::Test {
 
   std::vector<Json> metrics(const std::string& run) const { return read_metrics(directory_ / run); }
 
-  /// Complete lines of the metrics so far.
-  std::int64_t steps_written(const std::string& run) const {
-    return count(read_file(directory_ / run + "/metrics.jsonl"), "\n");
-  }
-
-  /// Whether a save is under way.
-  bool saving(const std::string& run) const {
-    std::error_code none_yet;
-    for (const auto& entry : fs::directory_iterator(checkpoints_directory(directory_ / run), none_yet))
-      if (entry.path().extension() == ".tmp") return true;
-    return false;
-  }
-
-  /// The step to resume from, 0 when there is no checkpoint; the latest must be whole.
-  std::int64_t latest_step(const std::string& run) const {
-    std::vector<std::string> warnings;
-    const auto latest = find_latest(directory_ / run, &warnings);
-    EXPECT_TRUE(warnings.empty()) << warnings.front();
-    if (!latest) return 0;
-    CheckpointReader reader(*latest);
-    reader.verify();
-    return reader.info().step;
-  }
-
-  /// Polls until the condition holds; false when the program ended first.
-  static bool wait_until(BackgroundProgram& program, const std::function<bool()>& condition) {
-    while (!condition()) {
-      if (!program.running()) return false;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return true;
-  }
+  std::int64_t steps_written(const std::string& run) const { return testing::steps_written(directory_ / run); }
+  bool saving(const std::string& run) const { return testing::saving(directory_ / run); }
+  std::int64_t latest_step(const std::string& run) const { return testing::latest_step(directory_ / run); }
 
   /// Waits for the end after a rank was killed. Open MPI 4.1 can hang over a rank that dies while it connects
   /// to mpirun; then mpirun is ended, as a user would.

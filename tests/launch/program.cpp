@@ -63,8 +63,9 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
-/// What mpirun prints about a rank that ended with a status: a frame of dashes around words of its own.
-std::string without_mpirun_lines(const std::string& text) {
+}  // namespace
+
+std::string without_mpirun_frames(const std::string& text) {
   std::istringstream in(text);
   std::string line, kept;
   bool framed = false;
@@ -77,8 +78,6 @@ std::string without_mpirun_lines(const std::string& text) {
   }
   return kept;
 }
-
-}  // namespace
 
 WorkDirectory::WorkDirectory() {
   std::string name = (fs::temp_directory_path() / "hysparse-XXXXXX").string();
@@ -106,7 +105,7 @@ ProgramResult run_hysparse(int ranks, const std::vector<std::string>& arguments,
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  return {status_of(status), read_file(directory / "out"), without_mpirun_lines(read_file(directory / "err"))};
+  return {status_of(status), read_file(directory / "out"), without_mpirun_frames(read_file(directory / "err"))};
 }
 
 BackgroundProgram::BackgroundProgram(int ranks, const std::vector<std::string>& arguments,

@@ -15,6 +15,9 @@ struct ProgramResult {
   std::string errors;  ///< stderr, without the frames that mpirun itself adds
 };
 
+/// stderr without the frames of dashes around mpirun's own words about ranks that ended with a status.
+std::string without_mpirun_frames(const std::string& text);
+
 /// A directory under the system's temporary one, removed with its owner.
 class WorkDirectory {
  public:

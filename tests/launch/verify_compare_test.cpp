@@ -170,8 +170,10 @@ TEST(VerifyReport, TableAndJson) {
 TEST(VerifyProcess, WhatAFailedProgramSaid) {
   using Lines = std::vector<std::string>;
   const std::string frame = "------\nmpirun has exited\nbecause\n------\n";
-  EXPECT_EQ(error_lines_of("step 1\nhysparse: error: rank 1: no\nhysparse: error: rank 1: no\n" + frame),
-            Lines{"rank 1: no"});
+  EXPECT_EQ(
+      error_lines_of("step 1\nrank 1: hysparse: error: rank 1: no\nhysparse: error: rank 1: no\n" + frame),
+      Lines{"rank 1: no"});
+  EXPECT_EQ(error_lines_of("rank 2: hysparse: error: full\n"), Lines{"rank 2: full"});
   EXPECT_EQ(error_lines_of("Segmentation fault\n\n" + frame), Lines{"Segmentation fault"});
   EXPECT_EQ(error_lines_of(frame), (Lines{"mpirun has exited", "because"}));
   EXPECT_EQ(error_lines_of(""), Lines{});

@@ -71,11 +71,11 @@ TEST(Dispatch, SendAndReturnGradientAreAdjoint) {
       forward += here.weights.data<double>()[a] * drow;
     }
     Gradient dx(x.shape(), DType::f64, {}), dweights(weights.shape(), DType::f64, {});
-    dispatch.return_gradient(rows, &dx, &dweights);
+    dispatch.return_gradient(rows, hidden_size, &dx, &dweights);
     expect_adjoint(*ranks.experts, forward, dot(x, dx.value()) + dot(weights, dweights.value()));
     // Again: adds.
     const Tensor once = dx.value().clone(), once_weights = dweights.value().clone();
-    dispatch.return_gradient(rows, &dx, &dweights);
+    dispatch.return_gradient(rows, hidden_size, &dx, &dweights);
     add_in_place(stream, once, once);
     add_in_place(stream, once_weights, once_weights);
     EXPECT_LE(relative_error(dx.value(), once), 1e-14);

@@ -170,10 +170,12 @@ TEST(ExpertsWithRouter, GradientsGoThroughWeightsAndScores) {
 }
 
 TEST(ExpertOrder, SortsByExpertThenToken) {
-  const ExpertOrder order = order_by_expert(Tensor::from<std::int32_t>({2, 0, -1, 2, 0, 1}, {3, 2}), 4);
+  TestStream stream;
+  const ExpertOrder order =
+      order_by_expert(stream, Tensor::from<std::int32_t>({2, 0, -1, 2, 0, 1}, {3, 2}), 4, 5);
   EXPECT_EQ(order.assignments.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 4, 5, 0, 3}));
   EXPECT_EQ(order.positions.to_vector<std::int32_t>(), (std::vector<std::int32_t>{3, 0, -1, 4, 1, 2}));
-  EXPECT_EQ(order.offsets, (std::vector<std::int64_t>{0, 2, 3, 5, 5}));
+  EXPECT_EQ(order.offsets.to_vector<std::int32_t>(), (std::vector<std::int32_t>{0, 2, 3, 5, 5}));
   EXPECT_EQ(order.sources.to_vector<std::int32_t>(), (std::vector<std::int32_t>{0, 2, 2, 0, 1}));
 }
 

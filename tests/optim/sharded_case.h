@@ -177,10 +177,16 @@ struct Rank {
   }
 
   static void set(const Tensor& t, std::int64_t i, double value) {
-    if (t.dtype() == DType::f64)
-      t.data<double>()[i] = value;
-    else
-      t.data<float>()[i] = static_cast<float>(value);
+    switch (t.dtype()) {
+      case DType::f64:
+        t.data<double>()[i] = value;
+        break;
+      case DType::f32:
+        t.data<float>()[i] = static_cast<float>(value);
+        break;
+      default:
+        t.data<BFloat16>()[i] = BFloat16(static_cast<float>(value));
+    }
   }
 
   /// This rank's share of the terms: dealt over the data coordinates, over the copies on partial axes, and over

@@ -1,0 +1,5 @@
+#include "attention/cuda/launch_forward.cuh"
+
+namespace hysparse::cuda {
+template void launch_forward<256>(const Stream&, ForwardKind, const ForwardArguments&);
+}

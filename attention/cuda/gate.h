@@ -1,0 +1,15 @@
+/// cpu/gate.h with device tensors of one dtype, f32 or bf16; sums in f32. Head sizes are multiples of 8, at
+/// most 256, where gates are headwise.
+#pragma once
+
+#include "attention/cpu/gate.h"
+
+namespace hysparse::cuda {
+
+void gated_sum_forward(const Stream& stream, std::span<const cpu::GateInput> branches, std::int64_t num_heads,
+                       const Tensor& y);
+void gated_sum_backward(const Stream& stream, const cpu::GateInput& branch, std::int64_t num_heads,
+                        const Tensor& dy, const Tensor& dx, bool add_dx, const Tensor& dlogits,
+                        bool add_dlogits);
+
+}  // namespace hysparse::cuda

@@ -1,0 +1,61 @@
+/// The oracle's choice by one warp: a threshold found bit by bit, then the blocks above it in ascending order.
+#pragma once
+
+#include "core/cuda/kernel.cuh"
+
+namespace hysparse::cuda {
+
+/// Ascending with x; not-a-number counts as -inf.
+__device__ __forceinline__ std::uint32_t ordered_bits(float x) {
+  const std::uint32_t bits = __float_as_uint(isnan(x) ? -INFINITY : x);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+/// Lists the first `visible` <= top blocks, then -1. All lanes call it.
+__device__ __forceinline__ void list_all_blocks(int visible, int top, std::int32_t* out) {
+  for (int i = static_cast<int>(threadIdx.x) % warp_size; i < top; i += warp_size)
+    out[i] = i < visible ? i : -1;
+}
+
+/// Lists the `top` < visible blocks b of largest score(b), ties to the lower index, ascending. All lanes call
+/// it; lane l asks for the scores of blocks congruent to l modulo 32 alone.
+template <class Score>
+__device__ __forceinline__ void list_top_blocks(int visible, int top, const Score& score, std::int32_t* out) {
+  if (top == 0) return;
+  constexpr int kept = 16;  // scores of a lane in registers
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  std::uint32_t own[kept];
+#pragma unroll
+  for (int j = 0; j < kept; ++j) {
+    const int b = lane + j * warp_size;
+    own[j] = b < visible ? ordered_bits(score(b)) : 0;
+  }
+  const auto count_from = [&](std::uint32_t least) {
+    int count = 0;
+#pragma unroll
+    for (int j = 0; j < kept; ++j) count += own[j] >= least;
+    for (int b = lane + kept * warp_size; b < visible; b += warp_size) count += ordered_bits(score(b)) >= least;
+    return __reduce_add_sync(all_lanes, count);
+  };
+  // The largest number that at least `top` scores reach: the top-th largest score.
+  std::uint32_t threshold = 0;
+#pragma unroll 1
+  for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
+    if (count_from(threshold | bit) >= top) threshold |= bit;
+  }
+  int equal = top - count_from(threshold + 1);  // places for blocks that equal the threshold
+  int written = 0;
+  const std::uint32_t before = (1u << lane) - 1;
+#pragma unroll 1
+  for (int first = 0; first < visible && written < top; first += warp_size) {
+    const std::uint32_t x = first + lane < visible ? ordered_bits(score(first + lane)) : 0;
+    const std::uint32_t ties = __ballot_sync(all_lanes, x == threshold);
+    const bool take = x > threshold || (x == threshold && __popc(ties & before) < equal);
+    const std::uint32_t taken = __ballot_sync(all_lanes, take);
+    if (take) out[written + __popc(taken & before)] = first + lane;
+    written += __popc(taken);
+    equal -= min(equal, __popc(ties));
+  }
+}
+
+}  // namespace hysparse::cuda

@@ -1,0 +1,79 @@
+#include "core/cuda/context.h"
+
+#include <cstdint>
+#include <optional>
+
+#include "core/cuda/error.h"
+
+namespace hysparse::cuda {
+namespace {
+
+struct Context {
+  Stream stream;
+  DeviceProperties properties;
+};
+
+std::optional<Context>& context() {
+  static std::optional<Context> opened;
+  return opened;
+}
+
+DeviceProperties read_properties(int index) {
+  cudaDeviceProp p{};
+  HYSPARSE_CUDA_CHECK(cudaGetDeviceProperties(&p, index));
+  // Code for an architecture with an "a" runs on exactly that one.
+  if (p.major != 9 || p.minor != 0) {
+    throw_error("device cuda:{}: {} has compute capability {}.{}; this build is for 9.0 (Hopper)", index,
+                p.name, p.major, p.minor);
+  }
+  return {p.name, p.multiProcessorCount, static_cast<std::int64_t>(p.sharedMemPerBlockOptin), p.l2CacheSize,
+          static_cast<std::int64_t>(p.totalGlobalMem)};
+}
+
+}  // namespace
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  (void)cudaGetLastError();  // no driver, no device: not an error of what comes next
+  return 0;
+}
+
+Stream open_stream(int index, ThreadPool* pool) {
+  std::optional<Context>& opened = context();
+  if (opened) {
+    HYSPARSE_CHECK(opened->stream.device.index == index, "GPU {} is open, asked for {}",
+                   opened->stream.device.index, index);
+    if (pool != nullptr) opened->stream.pool = pool;
+    return opened->stream;
+  }
+  const int count = device_count();
+  if (index < 0 || index >= count) throw_error("device cuda:{}: this machine has {} GPUs", index, count);
+  const DeviceProperties found = read_properties(index);
+  HYSPARSE_CUDA_CHECK(cudaSetDevice(index));
+  cudaStream_t native = nullptr;
+  HYSPARSE_CUDA_CHECK(cudaStreamCreateWithFlags(&native, cudaStreamNonBlocking));
+  // Freed blocks stay with the process: a step's tensors have the same sizes each time.
+  cudaMemPool_t memory = nullptr;
+  HYSPARSE_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&memory, index));
+  std::uint64_t keep_all = UINT64_MAX;
+  HYSPARSE_CUDA_CHECK(cudaMemPoolSetAttribute(memory, cudaMemPoolAttrReleaseThreshold, &keep_all));
+  opened = Context{{{DeviceType::cuda, index}, pool, native}, found};
+  return opened->stream;
+}
+
+const Stream& current_stream() {
+  HYSPARSE_CHECK(context(), "no GPU is open");
+  return context()->stream;
+}
+
+void synchronize(const Stream& stream) {
+  HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(stream.native)));
+}
+
+const DeviceProperties& properties() {
+  HYSPARSE_CHECK(context(), "no GPU is open");
+  return context()->properties;
+}
+
+}  // namespace hysparse::cuda

@@ -1,0 +1,66 @@
+#include "core/cuda/memory.h"
+
+#include <algorithm>
+
+#include "core/cuda/context.h"
+#include "core/cuda/error.h"
+
+namespace hysparse::cuda {
+namespace {
+
+cudaStream_t native() {
+  return static_cast<cudaStream_t>(current_stream().native);
+}
+
+/// Gives what freed blocks keep back to the driver, for a block that does not fit between them.
+void trim(Device device) {
+  cudaMemPool_t pool = nullptr;
+  HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(native()));
+  HYSPARSE_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool, device.index));
+  HYSPARSE_CUDA_CHECK(cudaMemPoolTrimTo(pool, 0));
+}
+
+}  // namespace
+
+void* allocate(std::int64_t bytes, Device device) {
+  HYSPARSE_CHECK(current_stream().device == device, "{} is open, memory asked for on {}",
+                 current_stream().device.str(), device.str());
+  const auto size = static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1));
+  void* data = nullptr;
+  cudaError_t status = cudaMallocAsync(&data, size, native());
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    trim(device);
+    status = cudaMallocAsync(&data, size, native());
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    std::size_t free_bytes = 0, total_bytes = 0;
+    HYSPARSE_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    throw_failure("out of memory on {}: {} bytes asked for, {} of {} free", device.str(), bytes, free_bytes,
+                  total_bytes);
+  }
+  check(status, "cudaMallocAsync", __FILE__, __LINE__);
+  return data;
+}
+
+void free(void* data) noexcept {
+  // At the end of the process the driver may be gone already, and the memory with it.
+  (void)cudaFreeAsync(data, native());
+}
+
+void copy(void* to, Device to_device, const void* from, Device from_device, std::int64_t bytes) {
+  if (bytes == 0) return;
+  const cudaMemcpyKind kind = to_device.is_cpu()     ? cudaMemcpyDeviceToHost
+                              : from_device.is_cpu() ? cudaMemcpyHostToDevice
+                                                     : cudaMemcpyDeviceToDevice;
+  HYSPARSE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), kind, native()));
+  if (to_device.is_cpu()) HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(native()));
+}
+
+void zero(void* data, std::int64_t bytes) {
+  if (bytes == 0) return;
+  HYSPARSE_CUDA_CHECK(cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), native()));
+}
+
+}  // namespace hysparse::cuda

@@ -1,0 +1,155 @@
+/// Attention on the GPU against cpu::, forward and backward, for every pattern, on fresh random inputs.
+#include <cmath>
+
+#include "attention/cuda/attention.h"
+#include "tests/attention/cuda_cases.h"
+
+namespace hysparse::testing {
+namespace {
+
+using Kind = cpu::KeyPattern::Kind;
+
+/// lse is f32 in both dtypes, of logits summed from the same products: |logit| stays under 100, where an ulp is
+/// 2^-17; the exponentials' approximation is as small.
+constexpr double lse_bound = 1e-5;
+/// Sums over all tokens of terms of both signs.
+constexpr double sinks_bound = 1e-4;
+
+/// S, T, H, G, E, B, K, window.
+const std::vector<GpuCase> cases{
+    {1, 1, 1, 1, 32, 64, 1, 1},         // one token
+    {2, 37, 4, 4, 64, 8, 2, 5},         // one head per group, T below a tile
+    {1, 200, 16, 4, 128, 64, 2, 128},   // four heads per group
+    {2, 333, 16, 1, 128, 64, 3, 100},   // sixteen
+    {1, 130, 8, 2, 64, 16, 4, 1000},    // window above T
+    {1, 257, 6, 2, 32, 24, 3, 17},      // three heads per group, blocks of 24
+    {3, 70, 5, 1, 48, 5, 4, 64},        // five, blocks of 5, head size between the kernels'
+    {1, 190, 32, 2, 16, 64, 0, 33},     // no blocks
+    {1, 150, 4, 1, 80, 32, 100, 20},    // more blocks wanted than there are
+    {1, 300, 16, 1, 256, 64, 2, 128},   // the largest head size
+    {1, 90, 8, 4, 144, 128, 2, 7},      // T below a block
+    {2, 520, 16, 1, 128, 128, 2, 300},  // blocks of two tiles; lists that are cut
+    {1, 100, 160, 1, 64, 16, 2, 40},    // more heads per group than a tile's rows
+};
+
+class CudaAttention : public ::testing::TestWithParam<std::tuple<GpuCase, DType>> {};
+
+void compare(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& pattern, bool sinks,
+             DType dtype) {
+  const GpuInputs before(c, dtype, 99);
+  for (const bool add : {false, true}) {
+    const AttentionRun expected = run_cpu(c, inputs, pattern, sinks, dtype, add ? &before : nullptr);
+    const AttentionRun run = run_gpu(c, inputs, pattern, sinks, dtype, add ? &before : nullptr, expected);
+    const double bound = bound_of(dtype);
+    EXPECT_LE(gpu_error(run.out, expected.out), bound);
+    EXPECT_LE(gpu_error(run.dq, expected.dq), bound);
+    EXPECT_LE(gpu_error(run.dk, expected.dk), bound);
+    EXPECT_LE(gpu_error(run.dv, expected.dv), bound);
+    if (sinks) EXPECT_LE(gpu_error(run.dsinks, expected.dsinks), sinks_bound);
+    const std::vector<float> lse = run.lse.to_vector<float>(), expected_lse = expected.lse.to_vector<float>();
+    for (std::size_t i = 0; i < lse.size(); ++i) {
+      if (std::isinf(expected_lse[i])) {
+        ASSERT_EQ(lse[i], expected_lse[i]) << "row " << i;
+      } else {
+        ASSERT_NEAR(lse[i], expected_lse[i], lse_bound * (10 + std::abs(expected_lse[i]))) << "row " << i;
+      }
+    }
+  }
+}
+
+TEST_P(CudaAttention, Causal) {
+  const auto& [c, dtype] = GetParam();
+  compare(c, GpuInputs(c, dtype, 1), {.kind = Kind::causal}, false, dtype);
+}
+
+TEST_P(CudaAttention, Window) {
+  const auto& [c, dtype] = GetParam();
+  for (const bool sinks : {false, true})
+    compare(c, GpuInputs(c, dtype, 2), {.kind = Kind::window, .window = c.window}, sinks, dtype);
+}
+
+TEST_P(CudaAttention, Blocks) {
+  const auto& [c, dtype] = GetParam();
+  const GpuInputs inputs(c, dtype, 3);
+  for (const bool sinks : {false, true})
+    compare(c, inputs, {.kind = Kind::blocks, .blocks = choose_on_cpu(c, inputs)}, sinks, dtype);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, CudaAttention,
+                         ::testing::Combine(::testing::ValuesIn(cases),
+                                            ::testing::Values(DType::f32, DType::bf16)),
+                         [](const auto& parameter) {
+                           return std::string(dtype_name(std::get<1>(parameter.param))) + "_" +
+                                  std::to_string(parameter.index / 2);
+                         });
+
+/// Every token chooses the first block, whose list is cut into several sums, and its own.
+TEST(CudaAttentionLists, PopularBlock) {
+  const GpuCase c{2, 700, 16, 1, 64, 32, 2, 1};
+  BlockLists lists =
+      empty_block_lists({c.block_size, c.top_blocks}, c.rows(), c.num_kv_heads, c.seq_len, Device{});
+  for (std::int64_t row = 0; row < c.rows(); ++row) {
+    const auto own = static_cast<std::int32_t>(row % c.seq_len / c.block_size);
+    lists.blocks.data<std::int32_t>()[2 * row] = 0;
+    lists.blocks.data<std::int32_t>()[2 * row + 1] = own > 0 ? own : -1;
+    lists.counts.data<std::int32_t>()[row] = own > 0 ? 2 : 1;
+  }
+  for (const DType dtype : {DType::f32, DType::bf16})
+    compare(c, GpuInputs(c, dtype, 4), {.kind = Kind::blocks, .blocks = lists}, true, dtype);
+}
+
+/// Logits far apart: the running maximum moves, and nothing overflows.
+TEST(CudaAttentionValues, LargeLogits) {
+  const GpuCase c{1, 300, 8, 2, 64, 16, 3, 70};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    GpuInputs inputs(c, dtype, 5);
+    inputs.q = random_for(dtype, inputs.q.shape(), 5, "large", 20.0);
+    inputs.sinks = random_for(dtype, inputs.sinks.shape(), 5, "large sinks", 20.0);
+    const AttentionRun expected =
+        run_cpu(c, inputs, {.kind = Kind::window, .window = c.window}, true, dtype, nullptr);
+    const AttentionRun run =
+        run_gpu(c, inputs, {.kind = Kind::window, .window = c.window}, true, dtype, nullptr, expected);
+    EXPECT_LE(gpu_error(run.out, expected.out), bound_of(dtype));
+  }
+}
+
+/// Two runs give the same bits.
+TEST(CudaAttentionValues, Deterministic) {
+  const GpuCase c{2, 520, 16, 2, 128, 64, 3, 100};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const GpuInputs inputs(c, dtype, 6);
+    for (const cpu::KeyPattern& pattern :
+         {cpu::KeyPattern{.kind = Kind::causal},
+          cpu::KeyPattern{.kind = Kind::blocks, .blocks = choose_on_cpu(c, inputs)}}) {
+      const AttentionRun expected = run_cpu(c, inputs, pattern, true, dtype, nullptr);
+      const AttentionRun a = run_gpu(c, inputs, pattern, true, dtype, nullptr, expected);
+      const AttentionRun b = run_gpu(c, inputs, pattern, true, dtype, nullptr, expected);
+      for (const auto& [x, y] : {std::pair{a.out, b.out}, {a.dq, b.dq}, {a.dk, b.dk}, {a.dv, b.dv}}) {
+        EXPECT_EQ(x.to(DType::f32).to_vector<float>(), y.to(DType::f32).to_vector<float>());
+      }
+      EXPECT_EQ(a.dsinks.to_vector<float>(), b.dsinks.to_vector<float>());
+    }
+  }
+}
+
+TEST(CudaAttentionValues, RefusesHeadSizes) {
+  const GpuCase c{1, 4, 1, 1, 24, 4, 1, 1};
+  const GpuInputs inputs(c, DType::f32, 7);
+  const Tensor q = on_gpu(inputs.q);
+  EXPECT_THROW(cuda::attention_forward(gpu(), c.sizes(), {.kind = Kind::causal}, q, q, q, {}, q,
+                                       poisoned({4, 1}, DType::f32), nullptr),
+               Error);
+}
+
+TEST(CudaAttentionValues, NoTokens) {
+  const GpuCase c{0, 7, 2, 1, 32, 4, 1, 1};
+  const GpuInputs inputs(c, DType::f32, 8);
+  const cpu::KeyPattern pattern{.kind = Kind::causal};
+  EXPECT_EQ(run_gpu(c, inputs, pattern, false, DType::bf16, nullptr,
+                    {.out = inputs.q, .lse = Tensor::empty({0, 2}, DType::f32)})
+                .out.numel(),
+            0);
+}
+
+}  // namespace
+}  // namespace hysparse::testing
