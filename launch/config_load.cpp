@@ -4,6 +4,7 @@
 #include "launch/config.h"
 #include "launch/config_tree.h"
 #include "launch/nearest.h"
+#include "launch/run_device.h"
 #include "launch/schema.h"
 
 namespace hysparse {
@@ -51,7 +52,11 @@ class Reader {
     }
     RunConfig::DeviceChoice& device = config.train.device;
     RunConfig::DTypeChoice& dtype = config.train.dtype;
-    if (device == RunConfig::DeviceChoice::automatic) device = RunConfig::DeviceChoice::cpu;
+    if (device == RunConfig::DeviceChoice::automatic) {
+      // fp64 is for proofs, on the CPU.
+      const bool gpu = dtype != RunConfig::DTypeChoice::fp64 && usable_gpus() > 0;
+      device = gpu ? RunConfig::DeviceChoice::cuda : RunConfig::DeviceChoice::cpu;
+    }
     if (dtype == RunConfig::DTypeChoice::automatic) {
       dtype =
           device == RunConfig::DeviceChoice::cpu ? RunConfig::DTypeChoice::fp32 : RunConfig::DTypeChoice::bf16;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/backend.h"
 #include "launch/config.h"
 #include "launch/model_layout.h"
 #include "launch/schema.h"
@@ -126,12 +127,16 @@ void check_not_there_yet(const RunConfig& config, Checker& checker) {
   checker.not_there_yet(p.mesh.cp > 1, "parallel.cp", "context parallelism is not there yet; must be 1");
   checker.not_there_yet(p.grad_reduce_dtype == RunConfig::ReduceDType::bf16, "parallel.grad_reduce_dtype",
                         "reducing gradients in bf16 is not there yet; must be fp32");
-  checker.not_there_yet(p.share_gpu, "parallel.share_gpu", "this build has no GPU backend; must be false");
+  checker.not_there_yet(p.share_gpu && !cuda_build, "parallel.share_gpu",
+                        "this build has no GPU backend; must be false");
   checker.not_there_yet(config.data.train.size() > 1, "data.train", "blends are not there yet; give one path");
   checker.not_there_yet(config.data.document_mask, "data.document_mask",
                         "masking by documents is not there yet; must be false");
-  checker.not_there_yet(config.train.device == RunConfig::DeviceChoice::cuda, "train.device",
+  const bool cuda = config.train.device == RunConfig::DeviceChoice::cuda;
+  checker.not_there_yet(cuda && !cuda_build, "train.device",
                         "this build has no GPU backend; must be cpu or auto");
+  checker.not_there_yet(cuda && config.train.dtype == RunConfig::DTypeChoice::fp64, "train.dtype",
+                        "fp64 is for the CPU (train.device: cpu); on a GPU it must be bf16, fp32 or auto");
   checker.not_there_yet(
       config.train.dtype == RunConfig::DTypeChoice::bf16 && config.train.device == RunConfig::DeviceChoice::cpu,
       "train.dtype", "bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto");

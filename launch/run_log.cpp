@@ -80,8 +80,10 @@ RunLog::RunLog(const RunConfig& config, const Mesh& mesh, int threads, double pe
   progress_->message(fmt::format("starts from {}", start.from));
   progress_->message(fmt::format(
       "mfu = tokens/s x {:.4g} model FLOPs per token (6 x active parameters + 12 x heads x head_dim x "
-      "visible keys per layer) / {:.4g} FLOP/s (f32 matrix product measured at start)",
-      flops_per_token_, peak_flops_));
+      "visible keys per layer) / {:.4g} FLOP/s ({})",
+      flops_per_token_, peak_flops_,
+      config.train.device == RunConfig::DeviceChoice::cuda ? "dense bf16 of the data sheet; 0: not known"
+                                                           : "f32 matrix product measured at start"));
   if (done) {
     progress_->message(fmt::format("already done: {} of {} steps; raise train.steps to go on",
                                    start.progress.step, total_steps_));
@@ -100,7 +102,7 @@ void RunLog::step(const StepReport& report) {
   m.tokens_per_s = tokens / report.seconds;
   m.step_ms = report.seconds * 1e3;
   m.tflops = m.tokens_per_s * flops_per_token_ / 1e12;
-  m.mfu = m.tokens_per_s * flops_per_token_ / peak_flops_;
+  if (peak_flops_ > 0) m.mfu = m.tokens_per_s * flops_per_token_ / peak_flops_;
   m.memory_bytes = report.memory_bytes;
   m.skipped = report.skipped;
   for (const ExpertBalance::LayerLoad& load : report.load.layers)

@@ -6,6 +6,7 @@
 
 #include "launch/model_layout.h"
 #include "launch/peak_flops.h"
+#include "launch/run_device.h"
 #include "launch/stop_signal.h"
 #include "launch/user_input.h"
 #include "launch/validation.h"
@@ -36,6 +37,12 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .steps = config.train.steps};
 }
 
+Stream agreed_stream(Runtime& runtime, const RunConfig& config, ThreadPool& pool) {
+  Stream stream;
+  runtime.agree([&] { stream = open_run_stream(config, runtime, pool); });
+  return stream;
+}
+
 /// Communicators are created under the deadline too.
 Runtime& with_timeout(Runtime& runtime, const RunConfig& config) {
   set_collective_timeout(config.train.collective_timeout_s);
@@ -49,9 +56,10 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observ
       config_(config),
       observer_(observer),
       pool_(default_thread_count(runtime.local_ranks())),
-      stream_{Device{}, &pool_, nullptr},
-      groups_(runtime, Mesh(config.parallel.mesh, runtime.world())),
-      parameters_(config.model, groups_.mesh, runtime.rank(), config.dtype(), true, model_layout(config)),
+      stream_(agreed_stream(runtime, config, pool_)),
+      groups_(runtime, Mesh(config.parallel.mesh, runtime.world()), stream_.device),
+      parameters_(config.model, groups_.mesh, runtime.rank(), config.dtype(), true, model_layout(config),
+                  stream_.device),
       optimizer_(stream_, adamw_config(config.optim), groups_, parameters_.buffers()),
       model_(config.model, parameters_, groups_, stream_,
              {.layout = model_layout(config),
@@ -67,10 +75,10 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observ
 
 void Trainer::start() {
   if (observer_ != nullptr) {
-    parameters_.initialize(static_cast<std::uint64_t>(config_.run.seed));
+    initialize_training_state(config_, parameters_, optimizer_, groups_);
     return;
   }
-  const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_);
+  const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_, groups_);
   progress_ = start.progress;
   const double peak = measure_peak_flops(stream_) * runtime_.world();
   runtime_.agree([&] {
@@ -185,7 +193,7 @@ Trainer::Totals Trainer::reduce_totals(double local_loss) {
   double* s = sums.data<double>();
   s[0] = local_loss;
   s[1] = stop_requested() ? 1.0 : 0.0;
-  s[2 + runtime_.rank()] = static_cast<double>(memory_use().peak_bytes);
+  s[2 + runtime_.rank()] = static_cast<double>(memory_use(stream_.device).peak_bytes);
   groups_.world->all_reduce(sums);
   const auto tokens = static_cast<double>(config_.train.global_batch_size * config_.train.seq_len);
   const double largest = *std::max_element(s + 2, s + sums.numel());

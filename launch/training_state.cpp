@@ -5,6 +5,7 @@
 
 #include "checkpoint/reader.h"
 #include "launch/config.h"
+#include "launch/host_values.h"
 #include "launch/model_source.h"
 #include "launch/schema.h"
 #include "launch/user_input.h"
@@ -86,6 +87,13 @@ std::int64_t counted(const CheckpointReader& reader, const std::string& key) {
   return *count;
 }
 
+void read_to_device(CheckpointReader& reader, const std::string& name, const Box& box, const Tensor& out) {
+  if (out.device().is_cpu()) return reader.read(name, box, out);
+  const Tensor host = Tensor::empty(out.shape(), out.dtype());
+  reader.read(name, box, host);
+  out.copy_from(host);
+}
+
 TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, ParameterSet& parameters,
                             ShardedOptimizer& optimizer) {
   require_same_model(config, reader);
@@ -94,8 +102,8 @@ TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, P
     reader.read(e.declaration.name, e.box, e.parameter.value);
   }
   for (const StatePiece& piece : optimizer.state()) {
-    reader.read(exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
-    reader.read(exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
+    read_to_device(reader, exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
+    read_to_device(reader, exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
   }
   optimizer.set_steps(counted(reader, "optimizer_steps"));
   return {reader.info().step, counted(reader, "samples"), reader.info().tokens_seen};
@@ -113,41 +121,53 @@ void check_training_state(const RunConfig& config) {
 }
 
 TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
-                                  ShardedOptimizer& optimizer) {
+                                  ShardedOptimizer& optimizer, const ProcessGroups& groups) {
   TrainingStart start;
+  HostValues host(config, parameters, groups);
   runtime.agree([&] {
     if (const auto latest = find_latest(config.run.dir, &start.warnings)) {
       CheckpointReader reader(*latest);
-      start.progress = read_state(reader, config, parameters, optimizer);
+      start.progress = read_state(reader, config, host.values(), optimizer);
       start.from = fmt::format("step {} of {}", start.progress.step, *latest);
     } else if (config.run.init_from) {
       with_key("run.init_from", [&] {
         const auto source = ModelSource::open(*config.run.init_from);
-        source->load(parameters);
+        source->load(host.values());
         start.from = source->description();
       });
     } else {
-      parameters.initialize(static_cast<std::uint64_t>(config.run.seed));
+      host.values().initialize(static_cast<std::uint64_t>(config.run.seed));
       start.from = fmt::format("initial values, run.seed {}", config.run.seed);
     }
   });
+  host.apply(optimizer);
   return start;
+}
+
+void initialize_training_state(const RunConfig& config, ParameterSet& parameters, ShardedOptimizer& optimizer,
+                               const ProcessGroups& groups) {
+  HostValues host(config, parameters, groups);
+  host.values().initialize(static_cast<std::uint64_t>(config.run.seed));
+  host.apply(optimizer);
 }
 
 void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
                          ParameterSet& parameters, ShardedOptimizer& optimizer,
                          const TrainingProgress& progress) {
   std::vector<Piece> pieces;
+  const auto add = [&](const std::string& name, const Shape& shape, const Box& box, const Tensor& tensor) {
+    pieces.push_back({name, shape, box, tensor.to_device(Device{})});
+  };
   for (const StatePiece& piece : optimizer.state()) {
     if (!piece.owner) continue;
-    pieces.push_back({piece.name, piece.global_shape, piece.global_box, piece.value});
-    pieces.push_back({exp_avg_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg});
-    pieces.push_back({exp_avg_sq_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg_sq});
+    add(piece.name, piece.global_shape, piece.global_box, piece.value);
+    add(exp_avg_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg);
+    add(exp_avg_sq_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg_sq);
   }
   for (const ParameterSet::Entry& e : parameters.entries()) {
     // Buffers are whole and equal on all ranks of their stage.
     if (e.declaration.trainable || groups.stage->rank() != 0) continue;
-    pieces.push_back({e.declaration.name, e.declaration.shape, e.box, e.parameter.value});
+    add(e.declaration.name, e.declaration.shape, e.box, e.parameter.value);
   }
   CheckpointInfo info;
   info.step = progress.step;

@@ -37,7 +37,11 @@ struct TrainingStart {
 /// initial values. Throws Error on every rank alike when the checkpoint is damaged or of another model (naming
 /// the key that differs). Collective.
 TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
-                                  ShardedOptimizer& optimizer);
+                                  ShardedOptimizer& optimizer, const ProcessGroups& groups);
+
+/// Initial values alone. Collective.
+void initialize_training_state(const RunConfig& config, ParameterSet& parameters, ShardedOptimizer& optimizer,
+                               const ProcessGroups& groups);
 
 /// Throws the Errors of load_training_state that can be told without reading any weights.
 void check_training_state(const RunConfig& config);

@@ -72,7 +72,8 @@ bool can_run(const cpu::ExpertsBackward& args) {
          is_aligned(args.weights);
 }
 bool can_run(const cpu::ExpertsWeightGradient& args) {
-  return fits(args.dout.dim(1), args.dgate.dim(1), {args.x, args.dout, args.dgate, args.dup, args.hidden}) &&
+  return fits(hidden_size_of(args), args.dgate.dim(1),
+              {args.x, args.dout, args.dgate, args.dup, args.hidden}) &&
          is_aligned_or_undefined(args.dweights.gate) && is_aligned_or_undefined(args.dweights.up) &&
          is_aligned_or_undefined(args.dweights.down);
 }
@@ -112,7 +113,7 @@ void experts_backward(const Stream& stream, const cpu::ExpertsBackward& args) {
 
 void experts_weight_gradient(const Stream& stream, const cpu::ExpertsWeightGradient& args) {
   if (args.dgate.dim(0) == 0) return;
-  const int hidden_size = narrow(args.dout.dim(1)), width = narrow(args.dgate.dim(1));
+  const int hidden_size = narrow(hidden_size_of(args)), width = narrow(args.dgate.dim(1));
   const int x_stride = narrow(args.x.dim(1)), dout_stride = narrow(args.dout.dim(1));
   const auto *x = device_data<bf16>(args.x), *dout = device_data<bf16>(args.dout);
   WeightGradientProduct product{rows_on_device(args.rows), {}, 0};

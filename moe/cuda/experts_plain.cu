@@ -260,7 +260,7 @@ void experts_backward(const Stream& stream, const cpu::ExpertsBackward& args) {
 
 void experts_weight_gradient(const Stream& stream, const cpu::ExpertsWeightGradient& args) {
   const RowsOfExperts rows = rows_on_device(args.rows);
-  const int hidden_size = narrow(args.dout.dim(1)), width = narrow(args.dgate.dim(1));
+  const int hidden_size = narrow(hidden_size_of(args)), width = narrow(args.dgate.dim(1));
   dispatch_compute(args.x.dtype(), [&]<class T>() {
     const auto add = [&](const Tensor& dweight, const Tensor& a, const Tensor& b, int m, int n,
                          bool gathers_a) {

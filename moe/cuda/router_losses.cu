@@ -12,12 +12,12 @@ struct Tokens {
   int experts;
 };
 
-/// sums f64 [S, parts, X] of probabilities. Blocks (X / 32, parts, S) of 32 experts x token_lanes.
+/// sums f64 [S, parts, X] of probabilities. Blocks (S, parts, X / 32) of 32 experts x token_lanes.
 __global__ void __launch_bounds__(warp_size* token_lanes)
     sum_probabilities(const Tokens k, const float* probabilities, double* sums) {
   __shared__ double lanes[token_lanes][warp_size];
-  const int e = static_cast<int>(blockIdx.x * warp_size + threadIdx.x), part = static_cast<int>(blockIdx.y);
-  const std::int64_t sequence = blockIdx.z;
+  const int e = static_cast<int>(blockIdx.z * warp_size + threadIdx.x), part = static_cast<int>(blockIdx.y);
+  const std::int64_t sequence = blockIdx.x;
   const std::int64_t begin = max(sequence * k.seq_len - k.first, std::int64_t{0});
   const std::int64_t end = min((sequence + 1) * k.seq_len - k.first, k.rows);
   const std::int64_t each = end > begin ? (end - begin + parts - 1) / parts : 0;
@@ -102,7 +102,7 @@ void load_balance_forward(const Stream& stream, const Tensor& shares, std::int64
   const Tokens tokens{first_token, probabilities.dim(0), seq_len, static_cast<int>(experts)};
   const Tensor sums = Tensor::empty({sequences, parts, experts}, DType::f64, shares.device());
   launch(stream,
-         {dim3(static_cast<unsigned>(ceil_div(experts, warp_size)), parts, static_cast<unsigned>(sequences)),
+         {dim3(static_cast<unsigned>(sequences), parts, static_cast<unsigned>(ceil_div(experts, warp_size))),
           dim3(warp_size, token_lanes)},
          sum_probabilities, tokens, device_data<float>(probabilities), device_data<double>(sums));
   launch(stream, {dim3(static_cast<unsigned>(sequences)), dim3(block)}, load_balance_kernel, tokens,

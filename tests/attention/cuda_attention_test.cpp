@@ -45,7 +45,9 @@ void compare(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& p
     EXPECT_LE(gpu_error(run.dq, expected.dq), bound);
     EXPECT_LE(gpu_error(run.dk, expected.dk), bound);
     EXPECT_LE(gpu_error(run.dv, expected.dv), bound);
-    if (sinks) EXPECT_LE(gpu_error(run.dsinks, expected.dsinks), sinks_bound);
+    if (sinks) {
+      EXPECT_LE(gpu_error(run.dsinks, expected.dsinks), sinks_bound);
+    }
     const std::vector<float> lse = run.lse.to_vector<float>(), expected_lse = expected.lse.to_vector<float>();
     for (std::size_t i = 0; i < lse.size(); ++i) {
       if (std::isinf(expected_lse[i])) {

@@ -53,7 +53,9 @@ void expect_best(const BlockLists& lists, const Tensor& scores, std::int64_t sta
     for (std::size_t b = 0; b < visible; ++b) {
       if (!chosen[b]) most_left = std::max(most_left, all[list * columns + b]);
     }
-    if (count > 0) ASSERT_GE(least, most_left - margin) << "list " << list;
+    if (count > 0) {
+      ASSERT_GE(least, most_left - margin) << "list " << list;
+    }
   }
 }
 

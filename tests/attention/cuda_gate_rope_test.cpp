@@ -31,13 +31,17 @@ TEST(CudaRope, EqualsTheCpu) {
                      weight = random_for(dtype, {c.head_dim}, 21, "w");
         const Tensor table = cpu::rope_table(cpu_stream(), 1e4, c.rotary_dim, c.start, c.length, DType::f32);
         const Tensor gpu_table = cuda::rope_table(gpu(), 1e4, c.rotary_dim, c.start, c.length, DType::f32);
-        if (table.numel() > 0) EXPECT_LE(gpu_error(gpu_table, table), 1e-6);
+        if (table.numel() > 0) {
+          EXPECT_LE(gpu_error(gpu_table, table), 1e-6);
+        }
         const cpu::NormRope op{c.head_dim, table, norm ? weight : Tensor(), 1e-6},
             gpu_op{c.head_dim, gpu_table, norm ? on_gpu(weight, dtype) : Tensor(), 1e-6};
         const Tensor y = Tensor::empty(shape, DType::f32), gpu_y = poisoned(shape, dtype);
         cpu::norm_rope_forward(cpu_stream(), op, x, y);
         cuda::norm_rope_forward(gpu(), gpu_op, on_gpu(x, dtype), gpu_y);
-        if (c.rows > 0) EXPECT_LE(gpu_error(gpu_y, y), bound_of(dtype));
+        if (c.rows > 0) {
+          EXPECT_LE(gpu_error(gpu_y, y), bound_of(dtype));
+        }
         for (const bool add : {false, true}) {
           const Tensor dx = before.clone(), gpu_dx = add ? on_gpu(before, dtype) : poisoned(shape, dtype);
           const Tensor dweight = random_tensor({c.head_dim}, 22, "dw", 1.0, DType::f32),
@@ -45,7 +49,9 @@ TEST(CudaRope, EqualsTheCpu) {
           cpu::norm_rope_backward(cpu_stream(), op, x, dy, dx, add, norm ? dweight : Tensor());
           cuda::norm_rope_backward(gpu(), gpu_op, on_gpu(x, dtype), on_gpu(dy, dtype), gpu_dx, add,
                                    norm ? gpu_dweight : Tensor());
-          if (c.rows > 0) EXPECT_LE(gpu_error(gpu_dx, dx), bound_of(dtype));
+          if (c.rows > 0) {
+            EXPECT_LE(gpu_error(gpu_dx, dx), bound_of(dtype));
+          }
           EXPECT_LE(gpu_error(gpu_dweight, dweight), f32_bound);
         }
       }
@@ -73,7 +79,9 @@ TEST(CudaGate, EqualsTheCpu) {
           const Tensor y = Tensor::empty(shape, DType::f32), gpu_y = poisoned(shape, dtype);
           cpu::gated_sum_forward(cpu_stream(), std::span(here).first(branches), heads, y);
           cuda::gated_sum_forward(gpu(), std::span(gpu_inputs).first(branches), heads, gpu_y);
-          if (rows > 0) EXPECT_LE(gpu_error(gpu_y, y), bound_of(dtype));
+          if (rows > 0) {
+            EXPECT_LE(gpu_error(gpu_y, y), bound_of(dtype));
+          }
         }
         for (std::size_t b = 0; b < 2; ++b) {
           const Tensor& logits = here[b].logits;
@@ -90,7 +98,9 @@ TEST(CudaGate, EqualsTheCpu) {
                                      add);
             if (rows == 0) continue;
             EXPECT_LE(gpu_error(gpu_dx, dx), bound_of(dtype));
-            if (logits.defined()) EXPECT_LE(gpu_error(gpu_dlogits, dlogits), bound_of(dtype));
+            if (logits.defined()) {
+              EXPECT_LE(gpu_error(gpu_dlogits, dlogits), bound_of(dtype));
+            }
           }
         }
       }

@@ -98,7 +98,9 @@ TEST(Storage, BlocksAreAligned) {
 }
 
 TEST(Storage, AForeignDeviceIsRefused) {
-  if (!cuda_build) EXPECT_THROW(Tensor::empty({1}, DType::f32, {DeviceType::cuda, 0}), Error);
+  if (!cuda_build) {
+    EXPECT_THROW(Tensor::empty({1}, DType::f32, {DeviceType::cuda, 0}), Error);
+  }
 }
 
 TEST(Philox, KnownAnswersOfRandom123) {

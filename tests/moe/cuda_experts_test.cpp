@@ -33,13 +33,13 @@ std::vector<Case> all_cases() {
           {"one_token", 4, 8, 8, random_ids(1, 1, 4)}};
 }
 
-struct Run {
+struct Outcome {
   std::vector<Tensor> values, weight_gradients;
 };
 
 /// Experts over x twice, with other weights of the slots, so that gradients add. In dtype on the GPU, of the
 /// same numbers in f32 on the CPU.
-Run run(const Stream& stream, DType dtype, const Case& c, bool apart = false) {
+Outcome run(const Stream& stream, DType dtype, const Case& c, bool apart = false) {
   const DType here = stream.device.is_cpu() ? DType::f32 : dtype;
   const auto there = [&](const Tensor& t) { return t.to(here).to_device(stream.device); };
   const auto parameter = [&](Shape shape, const char* name) {
@@ -53,7 +53,7 @@ Run run(const Stream& stream, DType dtype, const Case& c, bool apart = false) {
   const auto ep = local_communicator("ep");
   Tape tape(stream);
   const Var x = tape.input(there(random_for(dtype, {c.ids.dim(0), c.hidden_size}, 1, "x")));
-  Run result;
+  Outcome result;
   std::vector<Var> outputs, weights;
   for (const char* name : {"first", "second"}) {
     Routing routing;
@@ -83,7 +83,7 @@ TEST_P(ExpertsCuda, AreLikeTheCpu) {
   TestStream cpu;
   for (const DType dtype : {DType::f32, DType::bf16}) {
     SCOPED_TRACE(dtype_name(dtype));
-    const Run got = run(gpu(), dtype, GetParam()), expected = run(cpu, dtype, GetParam());
+    const Outcome got = run(gpu(), dtype, GetParam()), expected = run(cpu, dtype, GetParam());
     for (std::size_t i = 0; i < got.values.size(); ++i)
       EXPECT_LE(gpu_error(got.values[i], expected.values[i]), bound_of(dtype)) << i;
     for (std::size_t i = 0; i < got.weight_gradients.size(); ++i)
@@ -97,7 +97,7 @@ void expect_bitwise(const std::vector<Tensor>& a, const std::vector<Tensor>& b) 
 
 TEST_P(ExpertsCuda, SplitBackwardAndRepeatsAreBitwiseTheSame) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Run once = run(gpu(), dtype, GetParam()), again = run(gpu(), dtype, GetParam(), true);
+    const Outcome once = run(gpu(), dtype, GetParam()), again = run(gpu(), dtype, GetParam(), true);
     expect_bitwise(once.values, again.values);
     expect_bitwise(once.weight_gradients, again.weight_gradients);
   }
@@ -145,7 +145,6 @@ TEST(ExpertsCudaKernels, ReadRowsWiderThanTheFeatures) {
         const Tensor dweight = random_tensor(shape, 9, "grad", 1.0, DType::f32).to_device(stream.device);
         const cpu::ExpertWeightTensors dweights{only == 0 ? dweight : Tensor(), only == 1 ? dweight : Tensor(),
                                                 only == 2 ? dweight : Tensor()};
-        // dout has the features' width here on the CPU, which has it sorted, and on the GPU alike.
         const cpu::ExpertsWeightGradient gradient{
             rows,           there(x),     there(x),        backward.dout_rows,
             backward.dgate, backward.dup, backward.hidden, dweights};

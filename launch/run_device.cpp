@@ -1,0 +1,33 @@
+#include "launch/run_device.h"
+
+#include "core/backend.h"
+#include "core/cuda/context.h"
+#include "parallel/cuda/device_communicator.h"
+
+namespace hysparse {
+
+int usable_gpus() {
+  if constexpr (cuda_build) return cuda::device_count();
+  return 0;
+}
+
+Stream open_run_stream(const RunConfig& config, const Runtime& runtime, ThreadPool& pool) {
+  if (config.train.device != RunConfig::DeviceChoice::cuda) return {Device{}, &pool, nullptr};
+  if constexpr (cuda_build) {
+    const int gpus = cuda::device_count(), ranks = runtime.local_ranks();
+    if (gpus == 0)
+      throw_error("train.device: cuda: this machine has no GPU that can be used; must be cpu or auto");
+    if (ranks > gpus && !config.parallel.share_gpu) {
+      throw_error(
+          "train.device: cuda: {} ranks on this host, which has {} GPU{}; start at most {} per host (for "
+          "tests, "
+          "parallel.share_gpu: true lets ranks share one)",
+          ranks, gpus, gpus == 1 ? "" : "s", gpus);
+    }
+    if (config.parallel.share_gpu) share_gpu_between_ranks(runtime.rank());
+    return cuda::open_stream(runtime.local_rank() % gpus, &pool);
+  }
+  throw_error("train.device: cuda: this build has no GPU backend; must be cpu or auto");
+}
+
+}  // namespace hysparse

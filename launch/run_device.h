@@ -1,0 +1,18 @@
+/// The device that a run computes on.
+#pragma once
+
+#include "core/thread_pool.h"
+#include "launch/run_config.h"
+#include "parallel/process_group.h"
+
+namespace hysparse {
+
+/// GPUs that this process could use; 0 in a build without CUDA.
+int usable_gpus();
+
+/// The stream to compute on: the CPU's threads, or the GPU of this rank's place on its host. Throws Error
+/// naming train.device when there are fewer GPUs than ranks of the host, unless parallel.share_gpu lets them
+/// share.
+Stream open_run_stream(const RunConfig& config, const Runtime& runtime, ThreadPool& pool);
+
+}  // namespace hysparse
