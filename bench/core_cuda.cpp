@@ -106,12 +106,12 @@ void products(Bench& bench) {
   product(bench, "bf16 NN 16384 x 2048 x 2048", 16384, 2048, 2048, N, N, DType::bf16, DType::bf16, false);
   product(bench, "bf16 TN 2048 x 2048 x 16384, added to f32", 2048, 2048, 16384, T, N, DType::bf16, DType::f32,
           true);
-  product(bench, "bf16 NT 768 x 151936 x 2048 (head)", 768, 151936, 2048, N, T, DType::bf16, DType::bf16,
+  product(bench, "bf16 NT 4096 x 151936 x 2048 (head)", 4096, 151936, 2048, N, T, DType::bf16, DType::bf16,
           false);
-  product(bench, "bf16 NN 768 x 2048 x 151936 (head)", 768, 2048, 151936, N, N, DType::bf16, DType::bf16,
+  product(bench, "bf16 NN 4096 x 2048 x 151936 (head)", 4096, 2048, 151936, N, N, DType::bf16, DType::bf16,
           false);
-  product(bench, "bf16 TN 151936 x 2048 x 768, added to f32", 151936, 2048, 768, T, N, DType::bf16, DType::f32,
-          true);
+  product(bench, "bf16 TN 151936 x 2048 x 4096, added to f32", 151936, 2048, 4096, T, N, DType::bf16,
+          DType::f32, true);
   product(bench, "f32 NT 4096^3", 4096, 4096, 4096, N, T, DType::f32, DType::f32, false);
 }
 
@@ -144,7 +144,7 @@ void rows(Bench& bench) {
   bench.bytes("swiglu backward", 10 * many, [&] { cuda::swiglu_backward(stream, d); });
   bench.bytes("add", 6 * many, [&] { cuda::add(stream, gate, up, out); });
 
-  const std::int64_t vocabulary = 151936, chunk = 768;
+  const std::int64_t vocabulary = 151936, chunk = 4096;
   const Tensor ids = bench.ids(rows, vocabulary), table = bench.random({vocabulary, width}, DType::bf16),
                dtable = bench.random({vocabulary, width}, DType::f32), dout = like(), y = like();
   bench.bytes("embedding forward, 16384 of 151936 x 2048", 4 * elements,
@@ -156,7 +156,7 @@ void rows(Bench& bench) {
                lse = bench.empty({chunk}, DType::f32), losses = bench.empty({chunk}, DType::f64),
                scale = bench.random({1}, DType::f32);
   const double all = static_cast<double>(chunk * vocabulary);
-  bench.bytes("cross-entropy forward, 768 x 151936", 2 * all,
+  bench.bytes("cross-entropy forward, 4096 x 151936", 2 * all,
               [&] { cuda::cross_entropy_forward(stream, logits, targets, lse, losses); });
   bench.bytes("cross-entropy backward", 4 * all,
               [&] { cuda::cross_entropy_backward(stream, logits, targets, 0, lse, scale); });

@@ -11,11 +11,6 @@ namespace hysparse {
 /// Whether this build has the CUDA backend (HYSPARSE_CUDA).
 inline constexpr bool cuda_build = HYSPARSE_CUDA_BUILD;
 
-namespace cpu {}
-namespace cuda {
-using namespace cpu;  // where a folder has no cuda/x.h yet
-}
-
 namespace detail {
 
 inline void require_cpu(const Stream& stream, const char* kernel) {

@@ -21,11 +21,14 @@ Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windo
   for (std::int64_t first = 0; first < windows; first += most) {
     const std::int64_t sequences = std::min(most, windows - first);
     const Batch batch = load_windows(source, first, windows, sequences);
+    check_tokens(batch.inputs, model.embedding().name, model.config().vocab_size);
+    total.tokens += check_targets(batch.targets, model.head().name, model.config().vocab_size);
     Tape tape(stream, {.recording = gradients});
-    const LossResult result = model.loss(tape, {batch.inputs, batch.targets, sequences, seq_len});
+    const MicroBatch there{batch.inputs.to_device(stream.device), batch.targets.to_device(stream.device),
+                           sequences, seq_len};
+    const LossResult result = model.loss(tape, there);
     if (gradients) tape.backward(std::vector<Tape::Root>{{result.loss_sum, mean}});
     loss_sum += scalar_value(result.loss);
-    total.tokens += check_targets(batch.targets, model.head().name, model.config().vocab_size);
     total.sequences += sequences;
   }
   total.loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, total.tokens));

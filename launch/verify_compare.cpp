@@ -21,6 +21,13 @@ double relative(double a, double b) {
   return std::isnan(difference) ? infinity : difference;
 }
 
+/// " 1.25 1.5".
+std::string figures(const std::vector<double>& values) {
+  std::string text;
+  for (const double value : values) text += fmt::format(" {:.6g}", value);
+  return text;
+}
+
 /// Norms of a tensor and of its difference from another.
 struct Norms {
   double value = 0, difference = 0;
@@ -86,8 +93,8 @@ class Comparer {
   void load(std::size_t index, const std::vector<double>& own, const std::vector<double>& expected) {
     if (own == expected || load_differs_) return;
     load_differs_ = true;
-    comparison_.problems.push_back(fmt::format("step {}: the experts' load differs: {:.6g} instead of {:.6g}",
-                                               index + 1, fmt::join(own, " "), fmt::join(expected, " ")));
+    comparison_.problems.push_back(fmt::format("step {}: the experts' load differs:{} instead of{}", index + 1,
+                                               figures(own), figures(expected)));
   }
 
   void step(std::size_t index, const char* what, double own, double expected, double& largest) {

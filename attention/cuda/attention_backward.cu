@@ -52,6 +52,7 @@ __global__ void add_sinks_kernel(int chunks, int num_heads, const float* partial
   const int head = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (head >= num_heads) return;
   float sum = 0.0f;
+#pragma unroll 8
   for (int c = 0; c < chunks; ++c) sum += partial[static_cast<std::int64_t>(c) * num_heads + head];
   dsinks[head] += sum;
 }

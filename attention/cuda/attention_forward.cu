@@ -26,6 +26,7 @@ void forward_bf16(const Stream& stream, const Problem& problem, const Tensor& q,
   if (chosen != nullptr) {
     kind = ForwardKind::scored;
     a.scoring.block_size = static_cast<int>(chosen->block_size);
+    a.scoring.by_block = Divider(chosen->block_size);
     a.scoring.columns = static_cast<int>(ceil_div(problem.start + problem.query_len, chosen->block_size));
     if (scores.defined()) {
       HYSPARSE_CHECK(scores.dim(2) == a.scoring.columns, "scores {}", scores.shape().str());

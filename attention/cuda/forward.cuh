@@ -1,27 +1,15 @@
 /// Attention forward in bf16 on tensor cores: one pass over the keys of a tile of query rows with the running
 /// maximum and sum of the softmax. Writes out and lse of its own rows only; overwrites them.
-///
-/// Kind `scored` also keeps each row's largest logit of every block of keys in scratch memory of the thread
-/// block (in L2), and when lse is known lists each token's blocks: no score per head is ever kept longer than
-/// its tile.
+/// Kind `scored` lists the blocks of every token on the way (scoring.cuh).
 #pragma once
 
 #include "attention/cuda/key_tiles.cuh"
 #include "attention/cuda/mma.cuh"
-#include "attention/cuda/select.cuh"
+#include "attention/cuda/scoring.cuh"
 
 namespace hysparse::cuda {
 
 enum class ForwardKind { span, scored, blocks };
-
-/// What the scored kind needs: fills the lists, or `scores` [S*T, G, columns] where not null.
-struct Scoring {
-  int block_size = 0, top = 0, columns = 0;  ///< columns: N, all blocks
-  std::int32_t *blocks = nullptr, *counts = nullptr;
-  float* scores = nullptr;
-  float* maxima = nullptr;   ///< [thread blocks, N, rows of a tile], in units of q.k
-  int* next_tile = nullptr;  ///< zero at the start
-};
 
 struct ForwardArguments {
   Problem problem;
@@ -42,7 +30,8 @@ struct ForwardTiling {
   static constexpr int keys = Columns > 128 || Kind == ForwardKind::blocks ? 32 : 64;
   static constexpr int blocks_per_multiprocessor =
       (Columns > 64 ? 2 : 3) * (Kind == ForwardKind::blocks && Columns <= 128 ? 2 : 1);
-  static constexpr int shared_bytes = (rows + 4 * keys) * Columns * 2;
+  static constexpr int tile_bytes = (rows + 4 * keys) * Columns * 2;
+  static constexpr int shared_bytes = tile_bytes + (Kind == ForwardKind::scored ? rows * 4 + 16 : 0);
 };
 
 /// out rows and lse of one tile; what is left in `maxima` are the rows' block maxima, in lse_rows their lse.
@@ -111,8 +100,7 @@ __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const Qu
     float s[row_tiles][keys / 8][4];
     rows_times_rows<Columns, row_tiles, keys / 16>(s, q_rows, wide_rows<Columns>(k_tile, 0));
     tiles.mask(s);
-    float factor[row_tiles][2];
-    bool changed = false;
+    float largest[row_tiles][2];
 #pragma unroll
     for (int i = 0; i < row_tiles; ++i) {
 #pragma unroll
@@ -122,38 +110,18 @@ __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const Qu
         for (int n = 0; n < keys / 8; ++n) top = fmaxf(top, fmaxf(s[i][n][2 * half], s[i][n][2 * half + 1]));
         top = fmaxf(top, __shfl_xor_sync(all_lanes, top, 1));
         top = fmaxf(top, __shfl_xor_sync(all_lanes, top, 2));
-        if constexpr (Kind == ForwardKind::scored) {
-          const Scoring& scoring = a.scoring;
-          if (scoring.block_size % keys == 0) {
-            if (lane % 4 == 0) {
-              const int block = tiles.first_key() / scoring.block_size;
-              float* kept = maxima + block * rows + first_row + 16 * i + 8 * half + lane / 4;
-              const bool fresh = tiles.first_key() == block * scoring.block_size;
-              *kept = fresh ? top : fmaxf(*kept, top);
-            }
-          } else {
-            for (int block = tiles.first_key() / scoring.block_size;
-                 block * scoring.block_size < tiles.first_key() + keys && block < scoring.columns; ++block) {
-              const int from = block * scoring.block_size - tiles.first_key(), to = from + scoring.block_size;
-              float most = -INFINITY;
+        largest[i][half] = top;
+      }
+    }
+    if constexpr (Kind == ForwardKind::scored)
+      keep_maxima<rows>(a.scoring, tiles.first_key(), s, largest, maxima + first_row + lane / 4);
+    float factor[row_tiles][2];
+    bool changed = false;
 #pragma unroll
-              for (int n = 0; n < keys / 8; ++n) {
+    for (int i = 0; i < row_tiles; ++i) {
 #pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                  const int column = 8 * n + lane % 4 * 2 + j;
-                  if (column >= from && column < to) most = fmaxf(most, s[i][n][2 * half + j]);
-                }
-              }
-              most = fmaxf(most, __shfl_xor_sync(all_lanes, most, 1));
-              most = fmaxf(most, __shfl_xor_sync(all_lanes, most, 2));
-              if (lane % 4 == 0) {
-                float* kept = maxima + block * rows + first_row + 16 * i + 8 * half + lane / 4;
-                *kept = from >= 0 ? most : fmaxf(*kept, most);
-              }
-            }
-          }
-        }
-        const float old = maximum[i][half], now = fmaxf(old, top);
+      for (int half = 0; half < 2; ++half) {
+        const float old = maximum[i][half], now = fmaxf(old, largest[i][half]);
         const float shift = now == -INFINITY ? 0.0f : now * to_exponent;
         factor[i][half] = old == now ? 1.0f : exp2_fast(fmaf(old, to_exponent, -shift));
         changed = changed || old != now;
@@ -220,41 +188,6 @@ __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const Qu
   });
 }
 
-/// Lists the blocks of a tile's tokens, or writes their scores: max over heads of maximum * scale - lse.
-template <int Rows, int Warps>
-__device__ __forceinline__ void choose_for_tile(const ForwardArguments& a, const QueryTile& tile, float* maxima,
-                                                const float* lse_rows) {
-  const Scoring& scoring = a.scoring;
-  const Problem& p = a.problem;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
-  for (int token = warp; token < tile.tokens; token += Warps) {
-    const std::int64_t list =
-        (static_cast<std::int64_t>(tile.sequence) * p.query_len + tile.first + token) * p.num_kv_heads +
-        tile.group;
-    const int visible = (p.start + tile.first + token) / scoring.block_size + 1, row = token * tile.heads;
-    if (scoring.scores == nullptr) {
-      if (lane == 0) scoring.counts[list] = min(scoring.top, visible);
-      if (visible <= scoring.top) {
-        list_all_blocks(visible, scoring.top, scoring.blocks + list * scoring.top);
-        continue;
-      }
-    }
-    for (int b = lane; b < visible; b += warp_size) {
-      float* of_block = maxima + static_cast<std::int64_t>(b) * Rows + row;
-      float score = -INFINITY;
-      for (int r = 0; r < tile.heads; ++r) score = fmaxf(score, fmaf(of_block[r], p.scale, -lse_rows[row + r]));
-      *of_block = score;
-    }
-    const auto score = [&](int b) { return maxima[static_cast<std::int64_t>(b) * Rows + row]; };
-    if (scoring.scores == nullptr) {
-      list_top_blocks(visible, scoring.top, score, scoring.blocks + list * scoring.top);
-    } else {
-      float* out = scoring.scores + list * scoring.columns;
-      for (int b = lane; b < scoring.columns; b += warp_size) out[b] = b < visible ? score(b) : -INFINITY;
-    }
-  }
-}
-
 template <int Columns, ForwardKind Kind>
 __global__ void __launch_bounds__((ForwardTiling<Columns, Kind>::threads),
                                   (ForwardTiling<Columns, Kind>::blocks_per_multiprocessor))
@@ -265,8 +198,8 @@ __global__ void __launch_bounds__((ForwardTiling<Columns, Kind>::threads),
     forward_tile<Columns, Kind>(a, QueryTile(a.problem, a.tiles, static_cast<int>(blockIdx.x)), shared, nullptr,
                                 nullptr);
   } else {
-    __shared__ float lse_rows[Tiling::rows];
-    __shared__ int claimed;
+    float* lse_rows = reinterpret_cast<float*>(shared + Tiling::tile_bytes);
+    int& claimed = *reinterpret_cast<int*>(lse_rows + Tiling::rows);
     float* maxima = a.scoring.maxima + static_cast<std::int64_t>(blockIdx.x) * a.scoring.columns * Tiling::rows;
     while (true) {
       if (threadIdx.x == 0) claimed = atomicAdd(a.scoring.next_tile, 1);
@@ -276,7 +209,7 @@ __global__ void __launch_bounds__((ForwardTiling<Columns, Kind>::threads),
       const QueryTile tile(a.problem, a.tiles, index);
       forward_tile<Columns, Kind>(a, tile, shared, maxima, lse_rows);
       __syncthreads();
-      choose_for_tile<Tiling::rows, Tiling::warps>(a, tile, maxima, lse_rows);
+      choose_for_tile<Tiling::rows, Tiling::warps>(a.scoring, a.problem, tile, maxima, lse_rows);
       __syncthreads();
     }
   }

@@ -17,24 +17,22 @@ __device__ __forceinline__ void list_all_blocks(int visible, int top, std::int32
     out[i] = i < visible ? i : -1;
 }
 
-/// Lists the `top` < visible blocks b of largest score(b), ties to the lower index, ascending. All lanes call
-/// it; lane l asks for the scores of blocks congruent to l modulo 32 alone.
-template <class Score>
-__device__ __forceinline__ void list_top_blocks(int visible, int top, const Score& score, std::int32_t* out) {
-  if (top == 0) return;
-  constexpr int kept = 16;  // scores of a lane in registers
+/// list_top_blocks with the scores of the first 32 * Kept blocks in registers.
+template <int Kept, class Score>
+__device__ __forceinline__ void list_top_blocks_of(int visible, int top, const Score& score,
+                                                   std::int32_t* out) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  std::uint32_t own[kept];
+  std::uint32_t own[Kept];
 #pragma unroll
-  for (int j = 0; j < kept; ++j) {
+  for (int j = 0; j < Kept; ++j) {
     const int b = lane + j * warp_size;
     own[j] = b < visible ? ordered_bits(score(b)) : 0;
   }
   const auto count_from = [&](std::uint32_t least) {
     int count = 0;
 #pragma unroll
-    for (int j = 0; j < kept; ++j) count += own[j] >= least;
-    for (int b = lane + kept * warp_size; b < visible; b += warp_size) count += ordered_bits(score(b)) >= least;
+    for (int j = 0; j < Kept; ++j) count += own[j] >= least;
+    for (int b = lane + Kept * warp_size; b < visible; b += warp_size) count += ordered_bits(score(b)) >= least;
     return __reduce_add_sync(all_lanes, count);
   };
   // The largest number that at least `top` scores reach: the top-th largest score.
@@ -46,16 +44,27 @@ __device__ __forceinline__ void list_top_blocks(int visible, int top, const Scor
   int equal = top - count_from(threshold + 1);  // places for blocks that equal the threshold
   int written = 0;
   const std::uint32_t before = (1u << lane) - 1;
-#pragma unroll 1
-  for (int first = 0; first < visible && written < top; first += warp_size) {
-    const std::uint32_t x = first + lane < visible ? ordered_bits(score(first + lane)) : 0;
+  const auto list = [&](int first, std::uint32_t x) {
     const std::uint32_t ties = __ballot_sync(all_lanes, x == threshold);
     const bool take = x > threshold || (x == threshold && __popc(ties & before) < equal);
     const std::uint32_t taken = __ballot_sync(all_lanes, take);
     if (take) out[written + __popc(taken & before)] = first + lane;
     written += __popc(taken);
     equal -= min(equal, __popc(ties));
-  }
+  };
+#pragma unroll
+  for (int j = 0; j < Kept; ++j) list(j * warp_size, own[j]);
+  for (int first = Kept * warp_size; first < visible && written < top; first += warp_size)
+    list(first, first + lane < visible ? ordered_bits(score(first + lane)) : 0);
+}
+
+/// Lists the `top` < visible blocks b of largest score(b), ties to the lower index, ascending. All lanes call
+/// it; lane l asks for the scores of blocks congruent to l modulo 32 alone.
+template <class Score>
+__device__ __forceinline__ void list_top_blocks(int visible, int top, const Score& score, std::int32_t* out) {
+  if (top == 0) return;
+  if (visible <= 4 * warp_size) return list_top_blocks_of<4>(visible, top, score, out);
+  list_top_blocks_of<16>(visible, top, score, out);
 }
 
 }  // namespace hysparse::cuda

@@ -43,12 +43,21 @@ __global__ void backward_kernel(std::int64_t tokens, std::int64_t width, std::in
   if ((begin > 0 && sorted_ids[begin - 1] == id) || row < 0 || row >= held) return;
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * N;
   if (column >= width) return;
+  std::int64_t end = begin + 1, behind = tokens;  // the first place of another id: in (begin, tokens]
+  while (end < behind) {
+    const std::int64_t middle = (end + behind) / 2;
+    if (sorted_ids[middle] == id) {
+      end = middle + 1;
+    } else {
+      behind = middle;
+    }
+  }
   float* out = dtable + row * width + column;
   float sum[N], term[N];
   load<N>(out, sum);
   const T* from = dout + column;
-#pragma unroll 4
-  for (std::int64_t at = begin; at < tokens && sorted_ids[at] == id; ++at) {
+#pragma unroll 8
+  for (std::int64_t at = begin; at < end; ++at) {
     load<N>(from + order[at] * width, term);
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] += term[j];

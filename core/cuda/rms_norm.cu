@@ -70,11 +70,65 @@ __device__ __forceinline__ void write(T* out, bool add, const float (&d)[N]) {
   store<N>(out, v);
 }
 
-/// Rows [blockIdx.x * rows_per_block, ..). dweight's terms gather in shared memory, [width] f32, each column by
-/// the thread that works on it.
+/// d of one vector: what goes to dx and ddelta.
+template <class T, int N>
+__device__ __forceinline__ void finish(const Backward<T>& a, std::int64_t at, float r, float scale,
+                                       const float (&x)[N], const float (&w)[N], const float (&dy)[N],
+                                       const float (&dsum)[N]) {
+  float d[N];
+#pragma unroll
+  for (int j = 0; j < N; ++j) d[j] = dsum[j] + (dy[j] * w[j] * r - x[j] * scale);
+  if (a.dx != nullptr) write<N>(a.dx + at, a.add_x, d);
+  if (a.ddelta != nullptr) write<N>(a.ddelta + at, a.add_delta, d);
+}
+
+/// Rows [blockIdx.x * rows_per_block, ..) of at most one vector a thread. dweight's terms gather in registers,
+/// and the next row is on its way while this one's sum is made.
 template <class T, int N>
 __global__ void __launch_bounds__(max_threads)
     backward_kernel(std::int64_t rows, std::int64_t rows_per_block, int width, Backward<T> a) {
+  __shared__ float scratch[2][warp_size];
+  const int column = static_cast<int>(threadIdx.x) * N;
+  const bool mine = column < width;
+  const std::int64_t first = blockIdx.x * rows_per_block, last = min(rows, first + rows_per_block);
+  Vector<T, N> next_x{}, next_dy{};
+  const auto fetch = [&](std::int64_t row) {
+    if (!mine || row >= last) return;
+    next_x = *reinterpret_cast<const Vector<T, N>*>(a.x + row * width + column);
+    next_dy = *reinterpret_cast<const Vector<T, N>*>(a.dy + row * width + column);
+  };
+  float w[N] = {}, dweight[N] = {};
+  fetch(first);
+  if (mine) load<N>(a.weight + column, w);
+  for (std::int64_t row = first; row < last; ++row) {
+    const std::int64_t at = row * width + column;
+    const float r = a.reciprocal[row];
+    float x[N], dy[N], dsum[N] = {}, inner = 0;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      x[j] = to_float(next_x.at[j]);
+      dy[j] = to_float(next_dy.at[j]);
+      inner += dy[j] * w[j] * x[j];
+    }
+    fetch(row + 1);
+    if (mine && a.dsum != nullptr) load<N>(a.dsum + at, dsum);
+    // Two scratches by turns: a warp may be a row ahead of one that still reads.
+    inner = block_sum(inner, scratch[(row - first) % 2]);
+    if (!mine) continue;
+    finish<T, N>(a, at, r, inner * r * r * r / static_cast<float>(width), x, w, dy, dsum);
+#pragma unroll
+    for (int j = 0; j < N; ++j) dweight[j] += dy[j] * (x[j] * r);
+  }
+  if (mine && a.partial != nullptr) {
+    store<N>(a.partial + static_cast<std::int64_t>(blockIdx.x) * width + column, dweight);
+  }
+}
+
+/// The same for rows of any width. dweight's terms gather in shared memory, [width] f32, each column by the
+/// thread that works on it.
+template <class T, int N>
+__global__ void __launch_bounds__(max_threads)
+    wide_backward_kernel(std::int64_t rows, std::int64_t rows_per_block, int width, Backward<T> a) {
   __shared__ float scratch[2][warp_size];
   extern __shared__ float dweight[];
   const int stride = static_cast<int>(blockDim.x) * N, begin = static_cast<int>(threadIdx.x) * N;
@@ -89,44 +143,34 @@ __global__ void __launch_bounds__(max_threads)
     const std::int64_t at = row * width;
     const float r = a.reciprocal[row];
     float x[N], w[N], dy[N], inner = 0;
-    for (int i = begin; i < width; i += stride) {
+    const auto fetch = [&](int i) {
       load<N>(a.x + at + i, x);
       load<N>(a.dy + at + i, dy);
       load<N>(a.weight + i, w);
+    };
+    for (int i = begin; i < width; i += stride) {
+      fetch(i);
 #pragma unroll
       for (int j = 0; j < N; ++j) inner += dy[j] * w[j] * x[j];
     }
-    // Two scratches by turns: a warp may be a row ahead of one that still reads.
     inner = block_sum(inner, scratch[(row - first) % 2]);
     const float scale = inner * r * r * r / static_cast<float>(width);
     for (int i = begin; i < width; i += stride) {
-      if (i != begin || width > stride) {
-        load<N>(a.x + at + i, x);
-        load<N>(a.dy + at + i, dy);
-        load<N>(a.weight + i, w);
-      }
-      float d[N];
+      fetch(i);
+      float dsum[N] = {};
+      if (a.dsum != nullptr) load<N>(a.dsum + at + i, dsum);
+      finish<T, N>(a, at + i, r, scale, x, w, dy, dsum);
+      if (a.partial == nullptr) continue;
 #pragma unroll
-      for (int j = 0; j < N; ++j) d[j] = dy[j] * w[j] * r - x[j] * scale;
-      if (a.dsum != nullptr) {
-        float s[N];
-        load<N>(a.dsum + at + i, s);
-#pragma unroll
-        for (int j = 0; j < N; ++j) d[j] += s[j];
-      }
-      if (a.dx != nullptr) write<N>(a.dx + at + i, a.add_x, d);
-      if (a.ddelta != nullptr) write<N>(a.ddelta + at + i, a.add_delta, d);
-      if (a.partial != nullptr) {
-#pragma unroll
-        for (int j = 0; j < N; ++j) dweight[i + j] += dy[j] * (x[j] * r);
-      }
+      for (int j = 0; j < N; ++j) dweight[i + j] += dy[j] * (x[j] * r);
     }
   }
   if (a.partial == nullptr) return;
   for (int i = begin; i < width; i += stride) {
 #pragma unroll
-    for (int j = 0; j < N; ++j)
+    for (int j = 0; j < N; ++j) {
       a.partial[static_cast<std::int64_t>(blockIdx.x) * width + i + j] = dweight[i + j];
+    }
   }
 }
 
@@ -191,16 +235,20 @@ void rms_norm_backward(const Stream& stream, const cpu::RmsNormBackward& args) {
                         device_data_or_null<float>(partial),
                         args.add_x,
                         args.add_delta};
-    const auto run = [&]<int N>(decltype(&backward_kernel<T, N>) kernel) {
-      const std::int64_t shared = wants_weight ? width * static_cast<std::int64_t>(sizeof(float)) : 0;
+    const auto run = [&]<int N>(void (*kernel)(std::int64_t, std::int64_t, int, Backward<T>),
+                                std::int64_t shared) {
       launch(stream, {static_cast<unsigned>(blocks), threads_for(ceil_div(width, N)), shared}, kernel, rows,
              rows_per_block, width, a);
     };
     constexpr int n = vector_width<T>;
-    if (width % n == 0 && aligned_to(16, a.x, a.weight, a.dy, a.dsum, a.dx, a.ddelta)) {
-      run.template operator()<n>(backward_kernel<T, n>);
+    const std::int64_t shared = wants_weight ? width * static_cast<std::int64_t>(sizeof(float)) : 0;
+    const bool vectors = width % n == 0 && aligned_to(16, a.x, a.weight, a.dy, a.dsum, a.dx, a.ddelta);
+    if (vectors && width <= max_threads * n) {
+      run.template operator()<n>(backward_kernel<T, n>, 0);
+    } else if (vectors) {
+      run.template operator()<n>(wide_backward_kernel<T, n>, shared);
     } else {
-      run.template operator()<1>(backward_kernel<T, 1>);
+      run.template operator()<1>(wide_backward_kernel<T, 1>, shared);
     }
   });
   if (!wants_weight) return;

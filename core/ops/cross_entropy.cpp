@@ -15,15 +15,17 @@ namespace {
 
 using cpu::Transpose;
 
-/// A chunk stays in the caches of a CPU; on a GPU its product fills the multiprocessors.
-constexpr std::int64_t chunk_bytes = 8 << 20, chunk_bytes_cuda = 256 << 20;
 constexpr std::int64_t min_chunk_tokens = 64;
 
 std::int64_t chunk_tokens(const Tensor& x, const Tensor& head) {
+  constexpr std::int64_t in_cache = 8 << 20, fills_gpu = 256 << 20;
   const std::int64_t row_bytes = std::max<std::int64_t>(1, head.dim(0) * dtype_size(x.dtype()));
-  const std::int64_t most = (x.device().is_cpu() ? chunk_bytes : chunk_bytes_cuda) / row_bytes;
-  // Whole tiles of the product.
-  return std::max(min_chunk_tokens, x.device().is_cpu() || most < 128 ? most : most / 128 * 128);
+  if (x.device().is_cpu()) return std::max(min_chunk_tokens, in_cache / row_bytes);
+  // Each chunk reads and writes the whole gradient of the head: of chunks of its size that is little beside
+  // their product.
+  const std::int64_t most = std::max(fills_gpu, head.numel() * dtype_size(DType::f32)) / row_bytes;
+  constexpr std::int64_t tile = 128;  // of rows, in the product
+  return std::max(min_chunk_tokens, most < tile ? most : most / tile * tile);
 }
 
 /// Calls body(begin, end, logits) for the chunks of tokens, with the logits of each: `kept` where that holds

@@ -15,9 +15,10 @@ struct CrossEntropy {
 
 /// The sum over tokens of -log softmax(x head^T)[target]. x [T, D], head [V, D], targets i32 [T]; a negative
 /// target is ignored. Throws Error for a target of V or more (targets on the CPU: check_targets). Logits, in
-/// x's dtype, live in chunks of tokens of at most 8 MiB (256 MiB on a GPU; but 64 tokens). When one chunk holds
-/// all it is saved; else only the logsumexp, and backward makes each chunk's logits again. Summed in double in
-/// order of token. The gradient of head is made with that of x.
+/// x's dtype, live in chunks of tokens of at most 8 MiB (but 64 tokens); on a GPU of 256 MiB, or of the bytes
+/// of the gradient of head where that is more. When one chunk holds all it is saved; else only the logsumexp,
+/// and backward makes each chunk's logits again. Summed in double, in an order that depends on the number of
+/// tokens alone. The gradient of head is made with that of x.
 CrossEntropy linear_cross_entropy(Tape& tape, const Var& x, const Parameter& head, const Tensor& targets);
 
 /// What every holder of a part of the vocabulary has of each token, f64 [T, 2] -> [parts, T, 2], in an order

@@ -1,5 +1,5 @@
 #include "moe/cuda/experts_mma.h"
-#include "moe/cuda/products.cuh"
+#include "moe/cuda/gradient_products.cuh"
 #include "moe/cuda/rows.cuh"
 
 namespace hysparse::cuda {
@@ -9,14 +9,14 @@ namespace {
 template <class Product>
 __global__ void __launch_bounds__(mma_threads, 2) product_kernel(const __grid_constant__ Product product) {
   extern __shared__ __align__(128) unsigned char shared[];
-  int* firsts = reinterpret_cast<int*>(shared + pipeline_bytes);
+  int* firsts = reinterpret_cast<int*>(shared + pipeline_bytes + source_bytes);
   const auto grid_of = [&](int rows) { return product.grid(rows); };
   const int tiles = make_schedule(product.rows, firsts, grid_of);
   const auto stages = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {
     const ExpertTile tile = find_tile(product.rows, firsts, t, grid_of);
     WarpSums sums;
-    typename Product::Source source = product.source(tile);
+    typename Product::Source source = product.source(tile, stages + pipeline_bytes);
     sum_tile<Product::a_fastest, Product::b_fastest>(source, product.steps(tile), stages, sums);
     product.finish(tile, sums);
   }
@@ -26,7 +26,7 @@ template <class Product>
 void run(const Stream& stream, const Product& product) {
   launch(stream,
          {dim3(static_cast<unsigned>(2 * properties().multiprocessors)), dim3(mma_threads),
-          pipeline_bytes + schedule_bytes(product.rows.experts)},
+          pipeline_bytes + source_bytes + schedule_bytes(product.rows.experts)},
          product_kernel<Product>, product);
 }
 
@@ -50,7 +50,7 @@ bool is_aligned(const cpu::ExpertWeightTensors& weights) {
   return aligned_to(16, weights.gate.raw(), weights.up.raw(), weights.down.raw());
 }
 bool is_aligned_or_undefined(const Tensor& t) {
-  return !t.defined() || aligned_to(8, t.raw());
+  return !t.defined() || aligned_to(16, t.raw());
 }
 
 int narrow(std::int64_t n) {

@@ -31,6 +31,18 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const void* global, 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared), "l"(global),
                "r"(valid ? 16 : 0));
 }
+/// 4 bytes.
+__device__ __forceinline__ void copy_word(unsigned shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared), "l"(global));
+}
+__device__ __forceinline__ int load_shared(unsigned shared) {
+  int value;
+  asm volatile("ld.shared.s32 %0, [%1];\n" : "=r"(value) : "r"(shared));
+  return value;
+}
+__device__ __forceinline__ void store_shared(unsigned shared, int value) {
+  asm volatile("st.shared.s32 [%0], %1;\n" ::"r"(shared), "r"(value) : "memory");
+}
 __device__ __forceinline__ void commit_copies() {
   asm volatile("cp.async.commit_group;\n");
 }
@@ -89,7 +101,8 @@ struct FragmentAddress {
 };
 
 /// Adds up `steps` steps. Source copies them: copy(quarter, shared) a quarter of the next step to a stage, all
-/// four in turn, then next(). The stages are free on entry and on return.
+/// four in turn, then next(), in the order of steps; what next() copies is there when the step after the
+/// following one is copied. The stages are free on entry and on return.
 template <Fastest a_fastest, Fastest b_fastest, class Source>
 __device__ __forceinline__ void sum_tile(Source& source, int steps, unsigned shared, WarpSums& sums) {
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
@@ -204,6 +217,13 @@ __device__ __forceinline__ void load_quad(const bf16* from, bool valid, unsigned
   v[2] = row.z;
   v[3] = row.w;
   transpose_quad(v);
+}
+
+/// The four floats at `to`, aligned to 16 bytes, += value.
+__device__ __forceinline__ void reduce_to(float* to, float4 value) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"l"(to), "f"(value.x),
+               "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
 }
 
 }  // namespace hysparse::cuda

@@ -57,4 +57,23 @@ struct RowsOfK {
   }
 };
 
+/// What sum_tile takes its steps from: both operands, each from one matrix.
+template <class A, class B>
+struct OperandPair {
+  A a;
+  B b;
+
+  __device__ __forceinline__ void copy(int quarter, unsigned shared) {
+#pragma unroll
+    for (int i = 2 * quarter; i < 2 * quarter + 2; ++i) {
+      a.copy(i, shared);
+      b.copy(i, shared + operand_bytes);
+    }
+  }
+  __device__ __forceinline__ void next() {
+    a.next();
+    b.next();
+  }
+};
+
 }  // namespace hysparse::cuda

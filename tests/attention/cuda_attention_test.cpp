@@ -20,15 +20,15 @@ const std::vector<GpuCase> cases{
     {1, 1, 1, 1, 32, 64, 1, 1},         // one token
     {2, 37, 4, 4, 64, 8, 2, 5},         // one head per group, T below a tile
     {1, 200, 16, 4, 128, 64, 2, 128},   // four heads per group
-    {2, 333, 16, 1, 128, 64, 3, 100},   // sixteen
+    {2, 150, 16, 1, 128, 64, 2, 100},   // sixteen
     {1, 130, 8, 2, 64, 16, 4, 1000},    // window above T
     {1, 257, 6, 2, 32, 24, 3, 17},      // three heads per group, blocks of 24
     {3, 70, 5, 1, 48, 5, 4, 64},        // five, blocks of 5, head size between the kernels'
     {1, 190, 32, 2, 16, 64, 0, 33},     // no blocks
     {1, 150, 4, 1, 80, 32, 100, 20},    // more blocks wanted than there are
-    {1, 300, 16, 1, 256, 64, 2, 128},   // the largest head size
+    {1, 130, 16, 1, 256, 64, 2, 80},    // the largest head size
     {1, 90, 8, 4, 144, 128, 2, 7},      // T below a block
-    {2, 520, 16, 1, 128, 128, 2, 300},  // blocks of two tiles; lists that are cut
+    {2, 270, 16, 1, 128, 128, 2, 200},  // blocks of two tiles; lists that are cut
     {1, 100, 160, 1, 64, 16, 2, 40},    // more heads per group than a tile's rows
 };
 
@@ -36,15 +36,20 @@ class CudaAttention : public ::testing::TestWithParam<std::tuple<GpuCase, DType>
 
 void compare(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& pattern, bool sinks,
              DType dtype) {
-  const GpuInputs before(c, dtype, 99);
+  GpuInputs before = inputs;
+  before.q = inputs.dout;
+  before.k = inputs.v;
+  before.v = inputs.k;
   for (const bool add : {false, true}) {
     const AttentionRun expected = run_cpu(c, inputs, pattern, sinks, dtype, add ? &before : nullptr);
     const AttentionRun run = run_gpu(c, inputs, pattern, sinks, dtype, add ? &before : nullptr, expected);
     const double bound = bound_of(dtype);
     EXPECT_LE(gpu_error(run.out, expected.out), bound);
-    EXPECT_LE(gpu_error(run.dq, expected.dq), bound);
-    EXPECT_LE(gpu_error(run.dk, expected.dk), bound);
     EXPECT_LE(gpu_error(run.dv, expected.dv), bound);
+    if (c.seq_len > 1 || add) {  // with one key, dq and dk are zero but for rounding
+      EXPECT_LE(gpu_error(run.dq, expected.dq), bound);
+      EXPECT_LE(gpu_error(run.dk, expected.dk), bound);
+    }
     if (sinks) {
       EXPECT_LE(gpu_error(run.dsinks, expected.dsinks), sinks_bound);
     }
@@ -87,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaAttention,
 
 /// Every token chooses the first block, whose list is cut into several sums, and its own.
 TEST(CudaAttentionLists, PopularBlock) {
-  const GpuCase c{2, 700, 16, 1, 64, 32, 2, 1};
+  const GpuCase c{2, 600, 8, 1, 64, 32, 2, 1};
   BlockLists lists =
       empty_block_lists({c.block_size, c.top_blocks}, c.rows(), c.num_kv_heads, c.seq_len, Device{});
   for (std::int64_t row = 0; row < c.rows(); ++row) {
@@ -117,7 +122,7 @@ TEST(CudaAttentionValues, LargeLogits) {
 
 /// Two runs give the same bits.
 TEST(CudaAttentionValues, Deterministic) {
-  const GpuCase c{2, 520, 16, 2, 128, 64, 3, 100};
+  const GpuCase c{1, 540, 8, 1, 128, 64, 3, 100};
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const GpuInputs inputs(c, dtype, 6);
     for (const cpu::KeyPattern& pattern :

@@ -42,7 +42,9 @@ TEST(CudaRmsNorm, ForwardIsThatOfTheCpu) {
         TestStream stream;
         cpu::rms_norm_forward(stream, on_cpu);
         cuda::rms_norm_forward(gpu(), there);
-        if (residual) EXPECT_LE(gpu_error(there.sum, on_cpu.sum), bound_of(dtype));
+        if (residual) {
+          EXPECT_LE(gpu_error(there.sum, on_cpu.sum), bound_of(dtype));
+        }
         // The norm is of the sum as it is stored.
         EXPECT_LE(gpu_error(there.reciprocal, on_cpu.reciprocal), residual ? bound_of(dtype) : f32_bound);
         EXPECT_LE(gpu_error(there.y, on_cpu.y), bound_of(dtype));
@@ -70,7 +72,7 @@ cpu::RmsNormBackward backward_arguments(DType dtype, std::int64_t rows, std::int
   return b;
 }
 
-cpu::RmsNormBackward on_gpu(const cpu::RmsNormBackward& b, DType dtype) {
+cpu::RmsNormBackward moved(const cpu::RmsNormBackward& b, DType dtype) {
   cpu::RmsNormBackward there = b;
   for (Tensor* t : {&there.x, &there.weight, &there.dy, &there.dsum, &there.dx, &there.ddelta}) {
     if (t->defined()) *t = on_gpu(*t, dtype);
@@ -90,15 +92,21 @@ TEST(CudaRmsNorm, BackwardIsThatOfTheCpu) {
         if (variant == 0) b.add_x = b.add_delta = true;
         if (variant == 1) b.dsum = b.ddelta = Tensor();
         if (variant == 2) b.dx = b.dweight = Tensor();
-        const cpu::RmsNormBackward there = on_gpu(b, dtype);
+        const cpu::RmsNormBackward there = moved(b, dtype);
         cpu::RmsNormBackward in_place = there;
         if (variant == 3) in_place.dx = in_place.dsum;
         TestStream stream;
         cpu::rms_norm_backward(stream, b);
         cuda::rms_norm_backward(gpu(), in_place);
-        if (b.dx.defined()) EXPECT_LE(gpu_error(in_place.dx, b.dx), bound_of(dtype));
-        if (b.ddelta.defined()) EXPECT_LE(gpu_error(there.ddelta, b.ddelta), bound_of(dtype));
-        if (b.dweight.defined()) EXPECT_LE(gpu_error(there.dweight, b.dweight), f32_bound);
+        if (b.dx.defined()) {
+          EXPECT_LE(gpu_error(in_place.dx, b.dx), bound_of(dtype));
+        }
+        if (b.ddelta.defined()) {
+          EXPECT_LE(gpu_error(there.ddelta, b.ddelta), bound_of(dtype));
+        }
+        if (b.dweight.defined()) {
+          EXPECT_LE(gpu_error(there.dweight, b.dweight), f32_bound);
+        }
       }
     }
   }
@@ -106,7 +114,7 @@ TEST(CudaRmsNorm, BackwardIsThatOfTheCpu) {
 
 TEST(CudaRmsNorm, WeightGradientIsTheSameEachTime) {
   const cpu::RmsNormBackward b = backward_arguments(DType::bf16, 5000, 256);
-  const cpu::RmsNormBackward first = on_gpu(b, DType::bf16), second = on_gpu(b, DType::bf16);
+  const cpu::RmsNormBackward first = moved(b, DType::bf16), second = moved(b, DType::bf16);
   cuda::rms_norm_backward(gpu(), first);
   cuda::rms_norm_backward(gpu(), second);
   EXPECT_EQ(first.dweight.to_vector<float>(), second.dweight.to_vector<float>());

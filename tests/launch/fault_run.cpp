@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -62,7 +63,7 @@ int Faults::rounds() {
 }
 
 Faults::Round Faults::round(int number, int first) const {
-  const auto turn = static_cast<std::size_t>(first + number) % layouts.size();
+  const auto turn = static_cast<std::size_t>(first + number / 2) % layouts.size();
   const std::string run = directory_ / fmt::format("round-{}", number);
   return {number, &layouts[turn], run, run + ".log"};
 }
@@ -128,6 +129,7 @@ Ending Faults::wait_for_end(BackgroundProgram& program, const Round& round, Cloc
   EXPECT_LE(ending.seconds, seconds_allowed);
   fmt::print("round {}: {}, {} steps, ended after {:.1f} s\n", round.number, round.layout->name,
              steps_written(round.run), ending.seconds);
+  std::fflush(stdout);
   return ending;
 }
 

@@ -48,7 +48,7 @@ class Faults : public ::testing::Test {
 
   /// HYSPARSE_FAULT_ROUNDS, 2 when it is not set.
   static int rounds();
-  /// The layouts come in turn, beginning with number `first`.
+  /// The layouts come in turn, two rounds of each, beginning with number `first`.
   Round round(int number, int first) const;
   /// A number below `limit`: others with --gtest_random_seed=N.
   std::int64_t draw(std::int64_t limit);
@@ -77,7 +77,7 @@ class Faults : public ::testing::Test {
   /// Processes whose command line names the directory: a run's mpirun and ranks.
   static std::vector<int> processes_of(const std::string& run);
 
-  static constexpr std::int64_t save_every = 4, unbroken_steps = 40, last_fault_step = 20;
+  static constexpr std::int64_t save_every = 4, unbroken_steps = 32, last_fault_step = 15;
 
   WorkDirectory directory_;
   std::string config_;

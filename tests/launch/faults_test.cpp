@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// More steps than are ever made.
-const std::vector<std::string> endless{"train.steps=1000", "checkpoint.keep=3"};
+const std::vector<std::string> endless{"train.steps=1000", "checkpoint.keep=2"};
 
 TEST_F(Faults, ARankThatIsKilled) {
   for (int i = 0; i < rounds(); ++i) {
@@ -68,7 +68,7 @@ void expect_timeout_messages(const Ending& ending, int ranks, int stopped, int p
 TEST_F(Faults, ARankThatHangs) {
   constexpr double timeout = 4;
   for (int i = 0; i < rounds(); ++i) {
-    const Round r = round(i, 2);
+    const Round r = round(i, 1);
     SCOPED_TRACE(fmt::format("round {}, {}", i, r.layout->name));
     std::vector<std::string> overrides = endless;
     overrides.push_back(fmt::format("train.collective_timeout_s={}", timeout));
@@ -87,7 +87,7 @@ TEST_F(Faults, ARankThatHangs) {
 
 TEST_F(Faults, ARunThatIsToldToStop) {
   for (int i = 0; i < rounds(); ++i) {
-    const Round r = round(i, 4);
+    const Round r = round(i, 2);
     SCOPED_TRACE(fmt::format("round {}, {}", i, r.layout->name));
     BackgroundProgram program(r.layout->ranks, command(*r.layout, r.run, endless), r.log);
     ASSERT_TRUE(wait_for_moment(program, r)) << read_file(r.log + ".err");
@@ -109,7 +109,7 @@ TEST_F(Faults, ARankThatThrows) {
   train_with({"train.dtype=fp64"});  // the shim counts calls of cblas_dgemm
   const std::string preload = "LD_PRELOAD=" HYSPARSE_FAULT_SHIM;
   for (int i = 0; i < rounds(); ++i) {
-    const Round r = round(i, 1);
+    const Round r = round(i, 4);
     SCOPED_TRACE(fmt::format("round {}, {}", i, r.layout->name));
     const std::string counts =
         unbroken(*r.layout, {preload, "HYSPARSE_FAULT_COUNTS=" + directory_ / "calls-" + r.layout->name});

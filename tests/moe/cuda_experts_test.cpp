@@ -14,6 +14,10 @@ struct Case {
   Tensor ids;
 };
 
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
+
 std::vector<Case> all_cases() {
   return {{"odd", 4, 5, 3, random_ids(10, 2, 4)},
           {"odd_tiles", 3, 131, 67, random_ids(140, 2, 3)},
@@ -85,9 +89,9 @@ TEST_P(ExpertsCuda, AreLikeTheCpu) {
     SCOPED_TRACE(dtype_name(dtype));
     const Outcome got = run(gpu(), dtype, GetParam()), expected = run(cpu, dtype, GetParam());
     for (std::size_t i = 0; i < got.values.size(); ++i)
-      EXPECT_LE(gpu_error(got.values[i], expected.values[i]), bound_of(dtype)) << i;
+      EXPECT_LE(gpu_error(got.values[i], expected.values[i]), experts_bound(dtype)) << i;
     for (std::size_t i = 0; i < got.weight_gradients.size(); ++i)
-      EXPECT_LE(gpu_error(got.weight_gradients[i], expected.weight_gradients[i]), bound_of(dtype)) << i;
+      EXPECT_LE(gpu_error(got.weight_gradients[i], expected.weight_gradients[i]), experts_bound(dtype)) << i;
   }
 }
 
@@ -157,7 +161,7 @@ TEST(ExpertsCudaKernels, ReadRowsWiderThanTheFeatures) {
     for (const bool is_wide : {false, true}) {
       const auto got = run(gpu(), dtype, is_wide);
       for (std::size_t i = 0; i < expected.size(); ++i)
-        EXPECT_LE(gpu_error(got[i], expected[i]), bound_of(dtype)) << is_wide << " " << i;
+        EXPECT_LE(gpu_error(got[i], expected[i]), experts_bound(dtype)) << is_wide << " " << i;
       for (std::size_t i = 3; i < 6; ++i) {
         const Tensor untouched = random_tensor(expected[i].shape(), 9, "grad", 1.0, DType::f32);
         EXPECT_EQ(got[i].slice(experts - 2, experts).to_vector<float>(),

@@ -7,6 +7,13 @@
 
 namespace hysparse::testing {
 
+/// Relative errors by norm of what a layer of experts makes: up to six values in a row are rounded to bf16,
+/// each by 2^-8 / sqrt(3) of itself in the mean square; twice sqrt(6) of that where few elements are averaged
+/// over.
+inline double experts_bound(DType dtype) {
+  return dtype == DType::bf16 ? 2 * std::sqrt(6.0 / 3.0) * 0x1p-8 : f32_bound;
+}
+
 inline void expect_same_ids(const Tensor& gpu, const Tensor& cpu) {
   EXPECT_EQ(gpu.shape(), cpu.shape());
   EXPECT_EQ(gpu.to_vector<std::int32_t>(), cpu.to_vector<std::int32_t>());

@@ -32,9 +32,13 @@ TEST(CudaAdamW, IsThatOfTheCpu) {
     const Tensor copy = dr.to_device(Device{}), rounded = dp.to_device(Device{}).to(DType::bf16);
     for (std::int64_t i = 0; i < n; ++i) {
       const bool inside = i < 7 || (i >= 16 && i < 33333) || (i >= 33344 && i < n - 5);
-      if (!inside) ASSERT_EQ(mine[static_cast<std::size_t>(i)], theirs[static_cast<std::size_t>(i)]) << i;
+      if (!inside) {
+        ASSERT_EQ(mine[static_cast<std::size_t>(i)], theirs[static_cast<std::size_t>(i)]) << i;
+      }
       const Tensor& source = inside && rounds ? rounded : r;
-      if (!inside || rounds) ASSERT_EQ(copy.data<BFloat16>()[i].bits, source.data<BFloat16>()[i].bits) << i;
+      if (!inside || rounds) {
+        ASSERT_EQ(copy.data<BFloat16>()[i].bits, source.data<BFloat16>()[i].bits) << i;
+      }
     }
   }
 }
