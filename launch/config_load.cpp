@@ -44,7 +44,7 @@ class Reader {
   }
 
   /// Fills what follows from other keys.
-  void derive() {
+  void derive(int world) {
     derive_layers();
     if (config.model.moe) {
       config.model.moe->has_correction_bias = config.model.moe->bias_update_rate > 0;
@@ -53,8 +53,8 @@ class Reader {
     RunConfig::DeviceChoice& device = config.train.device;
     RunConfig::DTypeChoice& dtype = config.train.dtype;
     if (device == RunConfig::DeviceChoice::automatic) {
-      // fp64 is for proofs, on the CPU.
-      const bool gpu = dtype != RunConfig::DTypeChoice::fp64 && usable_gpus() > 0;
+      // fp64 is for proofs, on the CPU; several ranks are for the CPU too, so far.
+      const bool gpu = dtype != RunConfig::DTypeChoice::fp64 && world == 1 && usable_gpus() > 0;
       device = gpu ? RunConfig::DeviceChoice::cuda : RunConfig::DeviceChoice::cpu;
     }
     if (dtype == RunConfig::DTypeChoice::automatic) {
@@ -139,7 +139,7 @@ RunConfig resolve(const YamlNode& tree, const std::string& name, std::vector<std
   reader.problems = std::move(problems);
   reader.section(tree, "");
   reader.missing_keys(name);
-  reader.derive();
+  reader.derive(world.value_or(1));
   for (std::string& problem : validate(reader.config, world, reader.broken)) {
     reader.problems.push_back(std::move(problem));
   }

@@ -122,19 +122,22 @@ void check_model(const RunConfig& config, Checker& checker) {
   }
 }
 
-void check_not_there_yet(const RunConfig& config, Checker& checker) {
+void check_not_there_yet(const RunConfig& config, std::optional<int> world, Checker& checker) {
   const RunConfig::Parallel& p = config.parallel;
   checker.not_there_yet(p.mesh.cp > 1, "parallel.cp", "context parallelism is not there yet; must be 1");
   checker.not_there_yet(p.grad_reduce_dtype == RunConfig::ReduceDType::bf16, "parallel.grad_reduce_dtype",
                         "reducing gradients in bf16 is not there yet; must be fp32");
-  checker.not_there_yet(p.share_gpu && !cuda_build, "parallel.share_gpu",
-                        "this build has no GPU backend; must be false");
+  checker.not_there_yet(p.share_gpu, "parallel.share_gpu",
+                        cuda_build ? "several ranks on GPUs are not there yet; must be false"
+                                   : "this build has no GPU backend; must be false");
   checker.not_there_yet(config.data.train.size() > 1, "data.train", "blends are not there yet; give one path");
   checker.not_there_yet(config.data.document_mask, "data.document_mask",
                         "masking by documents is not there yet; must be false");
   const bool cuda = config.train.device == RunConfig::DeviceChoice::cuda;
   checker.not_there_yet(cuda && !cuda_build, "train.device",
                         "this build has no GPU backend; must be cpu or auto");
+  checker.not_there_yet(cuda && cuda_build && world.value_or(1) > 1, "train.device",
+                        "several ranks on GPUs are not there yet; start one rank, or let it be cpu");
   checker.not_there_yet(cuda && config.train.dtype == RunConfig::DTypeChoice::fp64, "train.dtype",
                         "fp64 is for the CPU (train.device: cpu); on a GPU it must be bf16, fp32 or auto");
   checker.not_there_yet(
@@ -275,7 +278,7 @@ std::vector<std::string> validate(const RunConfig& config, std::optional<int> wo
                                   const std::set<std::string>& broken) {
   Checker checker(config, broken);
   check_model(config, checker);
-  check_not_there_yet(config, checker);
+  check_not_there_yet(config, world, checker);
   check_experts(config, checker);
   check_tensor_parallel(config, checker);
   check_pipeline(config, checker);

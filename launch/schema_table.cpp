@@ -141,12 +141,12 @@ void data_keys(std::vector<SchemaKey>& t) {
 }
 
 void train_keys(std::vector<SchemaKey>& t) {
-  t.push_back(choice<Config::DeviceChoice>(
-      "train.device", HYSPARSE_FIELD(train.device),
-      {{Config::DeviceChoice::automatic, "auto"},
-       {Config::DeviceChoice::cpu, "cpu"},
-       {Config::DeviceChoice::cuda, "cuda"}},
-      "where to compute; auto: a GPU when the build and the machine have one; cpu for now"));
+  t.push_back(choice<Config::DeviceChoice>("train.device", HYSPARSE_FIELD(train.device),
+                                           {{Config::DeviceChoice::automatic, "auto"},
+                                            {Config::DeviceChoice::cpu, "cpu"},
+                                            {Config::DeviceChoice::cuda, "cuda"}},
+                                           "where to compute; auto: a GPU when the build and the machine have "
+                                           "one and one rank runs; cuda: one rank for now"));
   t.push_back(choice<Config::DTypeChoice>(
       "train.dtype", HYSPARSE_FIELD(train.dtype),
       {{Config::DTypeChoice::automatic, "auto"},

@@ -76,11 +76,14 @@ class Verifier {
     add(one.overrides());
     if (!names_data(options)) make_tokens();
     config_ = load_config(options.config, overrides_, 1);
+    if (config_.dtype() == DType::bf16)
+      throw_error("train.dtype: bf16: rounding hides what verify looks for; must be fp32, or fp64 on the CPU");
     layouts_ = chosen_layouts(options.layouts, config_, options.np);
   }
 
   int run() {
-    const VerifyTolerances tolerances = verify_tolerances(config_.dtype());
+    const VerifyTolerances tolerances =
+        verify_tolerances(config_.dtype(), {cuda() ? DeviceType::cuda : DeviceType::cpu, 0});
     const VerifyTable table(layouts_, tolerances);
     const VerifyResult reference = run_reference();
     if (!options_.json) print(table.header());
@@ -99,6 +102,8 @@ class Verifier {
   }
 
  private:
+  bool cuda() const { return config_.train.device == RunConfig::DeviceChoice::cuda; }
+
   static void print(const std::string& text) {
     fmt::print("{}", text);
     std::fflush(stdout);

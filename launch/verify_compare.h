@@ -21,7 +21,7 @@ struct VerifyTolerances {
   double zero = 0;
 };
 /// fp64: 1e-10, 1e-9, every step, zero 1e-12. fp32: 1e-6, 1e-5, step 1, zero 1e-6.
-VerifyTolerances verify_tolerances(DType dtype);
+VerifyTolerances verify_tolerances(DType dtype, Device device = {});
 
 /// |g - r| / |r| of one parameter, or |g - r| / |all r| where r is zero. Copies of the gradient that differ
 /// from the owner's count as a difference, too.

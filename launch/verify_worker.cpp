@@ -78,7 +78,7 @@ std::map<std::string, std::vector<GradientPiece>> pieces_of(const ParameterSet& 
                                                             const ProcessGroups& groups) {
   std::map<std::string, std::vector<GradientPiece>> pieces;
   for (const FlatBuffer* buffer : parameters.buffers()) {
-    const Tensor shard = buffer->gradient_shard();
+    const Tensor shard = buffer->gradient_shard().to_device(Device{});
     for (const FlatBuffer::Piece& piece : buffer->shard_pieces()) {
       const FlatBuffer::Entry& entry = buffer->entries()[piece.entry];
       std::int64_t begin = entry.begin + piece.begin - buffer->shard_begin();

@@ -90,16 +90,16 @@ std::vector<std::string> Faults::command(const FaultLayout& layout, const std::s
   return words;
 }
 
-const std::string& Faults::unbroken(const FaultLayout& layout, const std::vector<std::string>& environment) {
-  std::string& run = unbroken_[layout.name];
-  if (!run.empty()) return run;
-  run = directory_ / fmt::format("unbroken-{}", layout.name);
+const std::string& Faults::unbroken(const FaultLayout& layout, std::int64_t steps,
+                                    const std::vector<std::string>& environment) {
+  Unbroken& made = unbroken_[layout.name];
+  if (made.steps >= steps) return made.run;
+  made = {directory_ / fmt::format("unbroken-{}-{}", layout.name, steps), steps};
   const ProgramResult result = run_hysparse(
-      layout.ranks,
-      command(layout, run, {fmt::format("train.steps={}", unbroken_steps), "checkpoint.keep=1000"}),
+      layout.ranks, command(layout, made.run, {fmt::format("train.steps={}", steps), "checkpoint.keep=1000"}),
       environment);
   EXPECT_EQ(result.status, 0) << layout.name << ": " << result.errors;
-  return run;
+  return made.run;
 }
 
 bool Faults::wait_for_moment(BackgroundProgram& program, const Round& round) {
@@ -138,7 +138,6 @@ void Faults::expect_nothing_lost(const Round& round) {
   // A save ends before the next one begins, and that one begins before the metrics of the step behind it.
   EXPECT_GE(latest, (written - 1) / save_every * save_every - save_every);
   const std::int64_t target = (written + 2 + save_every - 1) / save_every * save_every;
-  ASSERT_LE(target, unbroken_steps) << "this machine was too busy for the test to strike in time";
 
   const ProgramResult resumed = run_hysparse(
       round.layout->ranks,
@@ -149,7 +148,7 @@ void Faults::expect_nothing_lost(const Round& round) {
   EXPECT_EQ(count(resumed.output, from), 1) << from << ": " << resumed.output;
   EXPECT_EQ(latest_step(round.run), target);
 
-  const std::string& expected = unbroken(*round.layout);
+  const std::string& expected = unbroken(*round.layout, std::max(target, unbroken_steps));
   std::vector<nlohmann::json> steps = read_metrics(expected);
   ASSERT_GE(steps.size(), static_cast<std::size_t>(target));
   steps.resize(static_cast<std::size_t>(target));

@@ -58,9 +58,11 @@ class Faults : public ::testing::Test {
   void train_with(std::vector<std::string> overrides) { common_ = std::move(overrides); }
   std::vector<std::string> command(const FaultLayout& layout, const std::string& run,
                                    const std::vector<std::string>& overrides) const;
-  /// A run of the layout that nothing strikes, made when it is first asked for; its directory. Keeps the
-  /// checkpoints of every step that is a multiple of save_every.
-  const std::string& unbroken(const FaultLayout& layout, const std::vector<std::string>& environment = {});
+  /// The directory of a run of the layout that nothing strikes, of at least so many steps: made when it is
+  /// first asked for, or when a busy machine or a slow end of a run asks for more. Keeps the checkpoints of all
+  /// multiples of save_every.
+  const std::string& unbroken(const FaultLayout& layout, std::int64_t steps = unbroken_steps,
+                              const std::vector<std::string>& environment = {});
 
   /// Waits for a random step and then a little, in one of three rounds for a save; false when the run has
   /// ended.
@@ -84,7 +86,11 @@ class Faults : public ::testing::Test {
 
  private:
   std::vector<std::string> common_;
-  std::map<std::string, std::string> unbroken_;  // by layout
+  struct Unbroken {
+    std::string run;
+    std::int64_t steps = 0;
+  };
+  std::map<std::string, Unbroken> unbroken_;  // by layout
   CounterRandom random_{1911 + static_cast<std::uint64_t>(GTEST_FLAG_GET(random_seed)), "faults"};
   std::uint64_t drawn_ = 0;
 };

@@ -111,11 +111,11 @@ TEST_F(Faults, ARankThatThrows) {
   for (int i = 0; i < rounds(); ++i) {
     const Round r = round(i, 4);
     SCOPED_TRACE(fmt::format("round {}, {}", i, r.layout->name));
-    const std::string counts =
-        unbroken(*r.layout, {preload, "HYSPARSE_FAULT_COUNTS=" + directory_ / "calls-" + r.layout->name});
+    const std::string counts = directory_ / fmt::format("calls-{}", r.layout->name);
+    unbroken(*r.layout, unbroken_steps, {preload, "HYSPARSE_FAULT_COUNTS=" + counts});
     const int rank = draw_rank(r);
     std::int64_t calls = 0;
-    std::ifstream(fmt::format("{}-{}.{}", directory_ / "calls", r.layout->name, rank)) >> calls;
+    std::ifstream(fmt::format("{}.{}", counts, rank)) >> calls;
     ASSERT_GT(calls, 1000) << "rank " << rank << " does not get to the shim";
     const std::int64_t call = 1 + draw(calls * last_fault_step / unbroken_steps);
     BackgroundProgram program(
