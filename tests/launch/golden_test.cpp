@@ -48,8 +48,7 @@ class Golden : public ::testing::TestWithParam<std::string> {
     const RawTokenFile tokens((directory / "tokens.bin").string());
     SequentialWindows windows(tokens, golden.at("seq_len").get<std::int64_t>());
     LoadedModel loaded(directory.string(), dtype, true);
-    const Evaluation result =
-        evaluate(loaded.model(), windows, windows.windows(), loaded.stream(), true);
+    const Evaluation result = evaluate(loaded.model(), windows, windows.windows(), loaded.stream(), true);
     const double expected = golden.at("loss").get<double>();
     EXPECT_EQ(result.sequences, golden.at("sequences").get<std::int64_t>());
     EXPECT_LT(std::abs(result.loss - expected), tolerance.loss * std::abs(expected))
