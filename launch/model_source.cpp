@@ -11,6 +11,7 @@
 #include "launch/checkpoint_source.h"
 #include "model/export_names.h"
 #include "model/hf_config.h"
+#include "parallel/box.h"
 
 namespace hysparse {
 namespace {
@@ -96,12 +97,6 @@ class ExportSource final : public ModelSource {
         std::copy_n(whole.data<T>() + run.source, run.count, out.data<T>() + run.target);
       });
     });
-  }
-
-  static Shape without_first(const Shape& shape) {
-    Shape rest;
-    for (int d = 1; d < shape.rank(); ++d) rest.push_back(shape[d]);
-    return rest;
   }
 
   SafetensorsReader weights_;

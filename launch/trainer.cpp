@@ -99,7 +99,7 @@ void Trainer::run() {
     if (log_) log_->step(report);
     maybe_save(stop_ || progress_.step == config_.train.steps);
   }
-  await_parameters(config_.model.num_layers());
+  optimizer_.wait_gathered();
   if (writer_) writer_->finish();
   if (log_) log_->finish(stop_ && progress_.step < config_.train.steps);
 }
@@ -111,7 +111,7 @@ StepReport Trainer::train_step() {
   try {
     batches = load_batches();
   } catch (...) {  // agreed on: every rank ends in order, nothing under way
-    await_parameters(config_.model.num_layers());
+    optimizer_.wait_gathered();
     throw;
   }
   const StepSums sums = model_.train(batches, objective());

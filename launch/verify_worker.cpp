@@ -7,6 +7,7 @@
 #include "launch/config.h"
 #include "launch/trainer.h"
 #include "launch/user_input.h"
+#include "parallel/box.h"
 
 namespace hysparse {
 namespace {
@@ -92,22 +93,6 @@ std::map<std::string, std::vector<GradientPiece>> pieces_of(const ParameterSet& 
     }
   }
   return pieces;
-}
-
-/// body(index in the box, index in the whole) for each element of a box.
-template <class Body>
-void for_each_element(const Shape& whole, const Box& box, Body&& body) {
-  std::array<std::int64_t, Shape::max_rank> i{};
-  for (std::int64_t local = 0; local < box.shape.numel(); ++local) {
-    std::int64_t flat = 0;
-    for (int d = 0; d < whole.rank(); ++d)
-      flat = flat * whole[d] + box.offset[d] + i[static_cast<std::size_t>(d)];
-    body(local, flat);
-    for (int d = whole.rank() - 1; d >= 0; --d) {
-      if (++i[static_cast<std::size_t>(d)] < box.shape[d]) break;
-      i[static_cast<std::size_t>(d)] = 0;
-    }
-  }
 }
 
 /// One parameter's gradient from the pieces of all ranks. Collective.

@@ -1,10 +1,10 @@
 #include "model/declaration.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "core/random.h"
+#include "parallel/box.h"
 
 namespace hysparse {
 namespace {
@@ -160,22 +160,6 @@ class Declarer {
   int chunk_ = 0;
 };
 
-/// Visits the elements of a box in order: f(local index, global index).
-template <class F>
-void for_each_element(const Shape& global, const Box& box, F&& f) {
-  const int rank = global.rank();
-  std::array<std::int64_t, Shape::max_rank> i{};
-  for (std::int64_t local = 0; local < box.shape.numel(); ++local) {
-    std::int64_t flat = 0;
-    for (int d = 0; d < rank; ++d) flat = flat * global[d] + box.offset[d] + i[static_cast<std::size_t>(d)];
-    f(local, flat);
-    for (int d = rank - 1; d >= 0; --d) {
-      if (++i[static_cast<std::size_t>(d)] < box.shape[d]) break;
-      i[static_cast<std::size_t>(d)] = 0;
-    }
-  }
-}
-
 void fill_normal(const Tensor& value, const Shape& global, const Box& box, std::uint64_t seed,
                  const std::string& name, double std) {
   const CounterRandom random(seed, name);
@@ -186,12 +170,6 @@ void fill_normal(const Tensor& value, const Shape& global, const Box& box, std::
       v[local] = static_cast<T>(static_cast<float>(std * random.normal(static_cast<std::uint64_t>(index))));
     });
   });
-}
-
-Shape without_first(const Shape& shape) {
-  Shape s;
-  for (int d = 1; d < shape.rank(); ++d) s.push_back(shape[d]);
-  return s;
 }
 
 }  // namespace
