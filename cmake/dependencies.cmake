@@ -1,5 +1,5 @@
 # Debian packages only (scripts/setup installs them): fmt, OpenBLAS, Open MPI, HDF5, yaml-cpp, CLI11, nlohmann-json,
-# xxhash, GoogleTest. Each becomes one imported target that the folders name.
+# xxhash, PCRE2 and utf8proc (tokenizers), zstd (.jsonl.zst), GoogleTest. Each becomes one imported target that the folders name.
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(PkgConfig REQUIRED)
@@ -8,6 +8,9 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(yaml-cpp REQUIRED)
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET GLOBAL openblas)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET GLOBAL libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET GLOBAL libutf8proc)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET GLOBAL libzstd)
 # xxhash is used as a header alone (XXH_INLINE_ALL).
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 add_library(xxhash::xxhash INTERFACE IMPORTED GLOBAL)

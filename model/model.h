@@ -66,6 +66,7 @@ struct ModelOptions {
 struct MicroBatch {
   Tensor tokens, targets;
   std::int64_t sequences = 1, seq_len = 1;
+  Tensor documents = {};  ///< document starts (attention/attention.h), i32 [S*T]; undefined: no document masks
 };
 
 class Model {
