@@ -1,12 +1,13 @@
 /// A block of memory on one device, freed with its last owner. CPU blocks are 64-byte aligned, so vector loops
 /// and reductions run in the same order whatever the allocation; GPU blocks (256-byte aligned) come and go in
-/// the order of the compute stream. Every block is counted.
+/// the order of the compute stream. Every block is counted (core/memory.h).
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include "core/device.h"
+#include "core/memory.h"
 
 namespace hysparse {
 
@@ -26,24 +27,12 @@ class Storage {
   Device device() const { return device_; }
 
  private:
-  Storage(void* data, std::int64_t bytes, Device device) : data_(data), bytes_(bytes), device_(device) {}
+  Storage(void* data, std::int64_t bytes, Device device, MemoryPurpose purpose)
+      : data_(data), bytes_(bytes), device_(device), purpose_(purpose) {}
   void* data_;
   std::int64_t bytes_;
   Device device_;
+  MemoryPurpose purpose_;
 };
-
-/// Bytes in a device's live blocks now, and the most there have been since the last reset (which sets it to the
-/// live count). Of GPUs a process has one.
-struct MemoryUse {
-  std::int64_t live_bytes;
-  std::int64_t peak_bytes;
-};
-MemoryUse memory_use(Device device = {});
-void reset_memory_peak(Device device = {});
-
-/// Tells the C library to keep the memory of freed blocks of up to 32 MiB for the next ones, rather than give
-/// it back to the system and fault it in again: a step's tensors have the same sizes each time. For programs,
-/// not for libraries: once, before threads start.
-void keep_freed_memory();
 
 }  // namespace hysparse

@@ -83,6 +83,7 @@ void Tape::seed(std::span<const Root> roots) {
 
 void Tape::run_inputs(bool with_weights) {
   HYSPARSE_CHECK(recording(), "backward on a tape that does not record");
+  const MemoryScope scope(MemoryPurpose::backward);
   while (!records_.empty()) {
     Record r = std::move(records_.back());
     records_.pop_back();
@@ -117,6 +118,7 @@ void Tape::backward_inputs(std::span<const Root> roots) {
 }
 
 void Tape::backward_weights() {
+  const MemoryScope scope(MemoryPurpose::backward);
   for (Record& r : delayed_) {
     r.weight_grad();
     r.weight_grad = {};

@@ -46,6 +46,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run_part(int part) {
+  const MemoryScope scope(purpose_);
   try {
     (*part_)(part);
   } catch (...) {
@@ -67,6 +68,7 @@ void ThreadPool::work(int index) {
 void ThreadPool::run(int parts, const std::function<void(int)>& part) {
   if (parts == 1) return part(0);
   part_ = &part;
+  purpose_ = current_memory_purpose();
   parts_.store(parts, std::memory_order_relaxed);
   pending_.store(threads_ - 1, std::memory_order_relaxed);  // every worker answers, with or without a part
   generation_.fetch_add(1, std::memory_order_release);

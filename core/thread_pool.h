@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/memory.h"
+
 namespace hysparse {
 
 class ThreadPool {
@@ -40,6 +42,7 @@ class ThreadPool {
   std::atomic<std::uint32_t> generation_{0};  // bumped to start a job
   std::atomic<int> parts_{0};                 // parts of the job; set before the bump
   const std::function<void(int)>* part_ = nullptr;
+  MemoryPurpose purpose_ = MemoryPurpose::other;  // of what the caller allocates
   std::atomic<int> pending_{0};
   std::atomic<bool> stop_{false};
   std::vector<std::exception_ptr> exceptions_;

@@ -46,6 +46,21 @@ std::string surviving_lines(const std::string& text, std::int64_t step) {
 
 }  // namespace
 
+namespace {
+
+/// Those that are not 0, by name.
+std::string memory_object(const MemoryTable& memory) {
+  std::vector<std::string> members;
+  for (std::size_t i = 0; i < memory_purposes; ++i) {
+    if (memory.bytes[i] == 0) continue;
+    members.push_back(fmt::format("\"{}\":{}", memory_purpose_name(static_cast<MemoryPurpose>(i)),
+                                  json_number(memory.bytes[i])));
+  }
+  return fmt::format("{{{}}}", fmt::join(members, ","));
+}
+
+}  // namespace
+
 std::string metrics_line(const StepMetrics& m) {
   std::string line = fmt::format(
       R"({{"step":{},"loss":{},"lr":{},"grad_norm":{},"tokens":{},"tokens_per_s":{},"step_ms":{},"tflops":{},"mfu":{},)"
@@ -53,6 +68,7 @@ std::string metrics_line(const StepMetrics& m) {
       json_number(m.step), json_number(m.loss), json_number(m.lr), json_number(m.grad_norm),
       json_number(m.tokens), json_number(m.tokens_per_s), json_number(m.step_ms), json_number(m.tflops),
       json_number(m.mfu), json_number(m.memory_bytes));
+  if (m.memory.total() > 0) line += fmt::format(R"(,"memory":{})", memory_object(m.memory));
   if (!m.moe_load.empty()) {
     std::vector<std::string> loads;
     for (const auto& load : m.moe_load)

@@ -3,6 +3,7 @@
 ///
 ///   {"step":50,"loss":2.31,"lr":0.003,"grad_norm":0.71,"tokens":204800,"tokens_per_s":9120.5,"step_ms":449.1,
 ///    "tflops":0.061,"mfu":null,"memory_bytes":193986560,
+///    "memory":{"parameters":20971520,"gradients":20971520,...},
 ///    "moe":{"load_max_over_mean":{"1":1.4,"2":1.2},"dropped":0},"valid_loss":2.40}
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/memory.h"
 #include "launch/append_file.h"
 
 namespace hysparse {
@@ -27,6 +29,7 @@ struct StepMetrics {
   double tflops = 0;              ///< model FLOPs (no recompute) per second, in 1e12
   std::optional<double> mfu;      ///< model FLOPs over the peak of the devices; absent: the peak is not known
   std::int64_t memory_bytes = 0;  ///< the largest of any rank
+  MemoryTable memory;             ///< of rank 0 when it held most, by purpose
   bool skipped = false;           ///< the update was left out (train.nonfinite: skip)
 
   struct LayerLoad {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/memory.h"
 #include "launch/progress_terminal.h"
 
 namespace hysparse {
@@ -50,15 +51,6 @@ std::string count_text(double count) {
   if (count < 1e3) return fmt::format("{:.3g}", count);
   if (count < 1e6) return fmt::format("{:.3g}k", count / 1e3);
   return fmt::format("{:.3g}M", count / 1e6);
-}
-
-std::string bytes_text(std::int64_t bytes) {
-  constexpr double kib = 1024, mib = kib * 1024, gib = mib * 1024;
-  const auto value = static_cast<double>(bytes);
-  if (value < kib) return fmt::format("{} B", bytes);
-  if (value < mib) return fmt::format("{:.0f} KiB", value / kib);
-  if (value < gib) return fmt::format("{:.0f} MiB", value / mib);
-  return fmt::format("{:.1f} GiB", value / gib);
 }
 
 std::string progress_line(const StepMetrics& metrics, std::int64_t total_steps) {

@@ -27,8 +27,6 @@ std::string progress_bar(const StepMetrics& metrics, std::int64_t total_steps, d
 std::string duration_text(double seconds);
 /// "950", "9.12k", "3.4M".
 std::string count_text(double count);
-/// "512 B", "185 MiB", "1.5 GiB".
-std::string bytes_text(std::int64_t bytes);
 
 class Progress {
  public:

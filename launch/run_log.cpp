@@ -104,6 +104,7 @@ void RunLog::step(const StepReport& report) {
   m.tflops = m.tokens_per_s * flops_per_token_ / 1e12;
   if (peak_flops_ > 0) m.mfu = m.tokens_per_s * flops_per_token_ / peak_flops_;
   m.memory_bytes = report.memory_bytes;
+  m.memory = memory_ = report.memory;
   m.skipped = report.skipped;
   for (const ExpertBalance::LayerLoad& load : report.load.layers)
     m.moe_load.push_back({load.layer, load.max_over_mean});
@@ -115,6 +116,7 @@ void RunLog::step(const StepReport& report) {
 }
 
 void RunLog::finish(bool stopped) {
+  if (memory_.total() > 0) progress_->message("memory at its peak on rank 0: " + memory_.str());
   if (stopped) progress_->message("stopped by a signal; the checkpoint is saved, the same command goes on");
 }
 

@@ -26,6 +26,7 @@ struct StepReport {
   std::int64_t tokens = 0;        ///< since the run began
   double seconds = 0;             ///< of the step, validation left out
   std::int64_t memory_bytes = 0;  ///< largest peak of any rank
+  MemoryTable memory;             ///< of this rank when it held most
   bool skipped = false;
   ExpertBalance::Load load;
   std::optional<double> valid_loss;
@@ -47,6 +48,7 @@ class RunLog {
   double flops_per_token_;
   double peak_flops_;
   std::int64_t last_tokens_;
+  MemoryTable memory_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<EventWriter> events_;
   std::unique_ptr<Progress> progress_;

@@ -125,6 +125,7 @@ StepReport Trainer::train_step() {
   const Totals totals = reduce_totals(sums.loss);
   result.loss = totals.loss;
   result.memory_bytes = totals.memory_bytes;
+  result.memory = memory_at_peak(stream_.device);
   stop_ = totals.stop;
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
   if (result.skipped && config_.train.nonfinite == RunConfig::Nonfinite::stop) {

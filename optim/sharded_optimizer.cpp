@@ -27,6 +27,7 @@ double clip_scale(double norm, double max_norm) {
 ShardedOptimizer::ShardedOptimizer(const Stream& stream, const AdamWConfig& config, const ProcessGroups& groups,
                                    std::vector<const FlatBuffer*> buffers)
     : stream_(stream), config_(config), groups_(&groups) {
+  const MemoryScope scope(MemoryPurpose::optimizer);
   for (const FlatBuffer* buffer : buffers) {
     Part part{
         .buffer = buffer, .group = &groups.axis(data_axis(buffer->kind())), .pieces = buffer->shard_pieces()};

@@ -39,8 +39,13 @@ FlatBuffer::FlatBuffer(MeshKind kind, const std::vector<FlatParameter>& declared
     : kind_(kind), shards_(mesh.size(data_axis(kind))), shard_(mesh.coordinate(data_axis(kind), rank)) {
   Layout layout = lay_out(kind, declared, mesh, rank, value_dtype);
   entries_ = std::move(layout.entries);
-  values_ = Tensor::zeros({layout.numel}, value_dtype, device);
-  if (gradients) gradients_ = Tensor::zeros({layout.numel}, gradient_dtype(value_dtype), device);
+  {
+    const MemoryScope scope(MemoryPurpose::parameters);
+    values_ = Tensor::zeros({layout.numel}, value_dtype, device);
+  }
+  if (!gradients) return;
+  const MemoryScope scope(MemoryPurpose::gradients);
+  gradients_ = Tensor::zeros({layout.numel}, gradient_dtype(value_dtype), device);
 }
 
 Parameter FlatBuffer::parameter(std::size_t entry) const {

@@ -178,6 +178,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   void all_reduce_small(const Tensor& tensor) {
+    const MemoryScope scope(MemoryPurpose::communication);
     const Tensor scratch = Tensor::empty({size() * tensor.bytes()}, DType::u8);
     Exchange exchange = begin("all_reduce", {tensor, scratch});
     std::vector<const void*> sources(static_cast<std::size_t>(size()), host(tensor));
@@ -194,6 +195,7 @@ class MpiCommunicator final : public Communicator {
   /// out <- the sum over ranks of this rank's part of `in`; out may be that part.
   void reduce_parts(const char* operation, const Tensor& in, const std::vector<std::int64_t>& parts,
                     char* out) {
+    const MemoryScope scope(MemoryPurpose::communication);
     const std::int64_t element = dtype_size(in.dtype());
     const std::int64_t peers = size() - 1;
     const std::int64_t longest = (in.numel() + size() - 1) / size();

@@ -147,6 +147,7 @@ class Stage {
   }
 
   void receive(const Action& a, Direction& direction, int boundary) {
+    const MemoryScope scope(MemoryPurpose::communication);
     Incoming& in = direction.incoming[{a.chunk, a.micro_batch}];
     for (std::size_t i = 0; i < direction.specs.size(); ++i) {
       in.tensors.push_back(Tensor::empty(direction.specs[i].shape, direction.specs[i].dtype, device_));

@@ -4,6 +4,7 @@
 
 #include "core/cuda/context.h"
 #include "core/cuda/error.h"
+#include "core/memory.h"
 
 namespace hysparse::cuda {
 namespace {
@@ -37,8 +38,9 @@ void* allocate(std::int64_t bytes, Device device) {
     (void)cudaGetLastError();
     std::size_t free_bytes = 0, total_bytes = 0;
     HYSPARSE_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
-    throw_failure("out of memory on {}: {} bytes asked for, {} of {} free", device.str(), bytes, free_bytes,
-                  total_bytes);
+    throw_failure("out of memory on {}: {} asked for, {} of {} free; in use: {}", device.str(),
+                  bytes_text(bytes), bytes_text(static_cast<std::int64_t>(free_bytes)),
+                  bytes_text(static_cast<std::int64_t>(total_bytes)), memory_now(device).str());
   }
   check(status, "cudaMallocAsync", __FILE__, __LINE__);
   return data;

@@ -28,6 +28,7 @@ StepMetrics metrics_at(std::int64_t step) {
   m.step_ms = 449.1;
   m.tflops = 1e-7;
   m.memory_bytes = 123456789;
+  m.memory.bytes[static_cast<std::size_t>(MemoryPurpose::optimizer)] = 1 << 20;
   return m;
 }
 
@@ -50,6 +51,7 @@ TEST(Metrics, LineHoldsEveryField) {
   EXPECT_EQ(line["tflops"].get<double>(), 1e-7);
   EXPECT_EQ(line["mfu"].get<double>(), 0.25);
   EXPECT_EQ(line["memory_bytes"], 123456789);
+  EXPECT_EQ(line["memory"].dump(), R"({"optimizer":1048576})");
   EXPECT_EQ(line["moe"]["load_max_over_mean"]["12"].get<double>(), 2.0);
   EXPECT_EQ(line["moe"]["dropped"].get<double>(), 0.125);
   EXPECT_EQ(line["valid_loss"].get<double>(), 1.75);

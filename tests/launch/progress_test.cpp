@@ -1,4 +1,5 @@
 // The console: plain lines now and then, a bar that fits the terminal, and the same lines in log.txt.
+#include "core/memory.h"
 #include "launch/progress.h"
 
 #include <algorithm>
