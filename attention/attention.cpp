@@ -36,15 +36,20 @@ void check_inputs(const Var& q, const Var& k, const Var& v, const Parameter* sin
                      (sinks->value.shape() == Shape{shape.num_heads} &&
                       (sinks->value.dtype() == dtype || sinks->value.dtype() == accumulation_dtype(dtype))),
                  "sinks {}", sinks->value.shape().str());
+  const Tensor& documents = shape.documents;
+  HYSPARSE_CHECK(
+      !documents.defined() || (documents.dtype() == DType::i32 && documents.shape() == Shape{shape.tokens()}),
+      "document starts {}", documents.shape().str());
   HYSPARSE_CHECK((!q.grad || (q.grad != k.grad && q.grad != v.grad)) && (!k.grad || k.grad != v.grad),
                  "q, k and v share a gradient");
 }
 
 /// Attention under any pattern, forward and backward. Keeps q, k, v, out and lse [S*T, H].
-Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& v,
-           const cpu::KeyPattern& pattern, const Parameter* sinks, const AttentionShape& shape,
-           const BlockLists* chosen, const Tensor& scores = {}) {
+Var attend(Tape& tape, const char* name, const Var& q, const Var& k, const Var& v, cpu::KeyPattern pattern,
+           const Parameter* sinks, const AttentionShape& shape, const BlockLists* chosen,
+           const Tensor& scores = {}) {
   check_inputs(q, k, v, sinks, shape);
+  pattern.documents = shape.documents;
   const cpu::AttentionSizes sizes = training_sizes(shape);
   const Var sink = sinks != nullptr ? tape.parameter(*sinks) : Var{};
   const Tensor value = Tensor::empty(q.shape(), q.value.dtype(), q.value.device());
@@ -95,7 +100,7 @@ FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const
   }
   result.out = attend(tape, "full_attention", q, k, v, {.kind = cpu::KeyPattern::Kind::causal}, nullptr, shape,
                       result.blocks ? &*result.blocks : nullptr, scores);
-  if (scores.defined()) choose_together(tape.stream(), scores, shape.seq_len, shared, *result.blocks);
+  if (scores.defined()) choose_together(tape.stream(), scores, shape, shared, *result.blocks);
   return result;
 }
 

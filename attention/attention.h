@@ -1,6 +1,8 @@
 /// The three attentions and the oracle, as tape ops. Shapes: S sequences of T tokens (rows are sequence-major,
 /// S*T of them), H query heads, G key/value heads (groups), R = H/G, E head size, B block size, N = ceil(T/B),
 /// K chosen blocks. All are causal within a sequence; logits are q.k / sqrt(E); head h belongs to group h / R.
+/// With document starts d (AttentionShape::documents) every s below is further bounded to d[t] <= s <= t,
+/// softmax, scores and all; blocks stay on the grid of the sequence.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +19,7 @@ struct AttentionShape {
   std::int64_t num_heads = 1;     ///< H (of this rank)
   std::int64_t num_kv_heads = 1;  ///< G (of this rank)
   std::int64_t head_dim = 1;      ///< E
+  Tensor documents = {};          ///< starts (attention/documents.h), i32 [S*T]; undefined: no masks
   std::int64_t tokens() const { return sequences * seq_len; }
 };
 
@@ -57,11 +60,11 @@ struct FullAttentionResult {
 };
 
 /// out[t,h] = sum_{s<=t} softmax_s(q[t,h].k[s,g] / sqrt(E)) v[s,g], and on request the oracle's choice: the K
-/// visible blocks (first token <= t) with the largest max_{h in g, s in block} (logit - lse_h), ties to the
-/// lower index. q [S*T, H*E], k, v [S*T, G*E]. No T x T matrix: memory is O(T) per head.
-/// With `shared` (G = 1) and a selection, h goes over the heads of all mates, which get the same lists,
-/// bitwise: collective over shared.tp, two all_to_alls (scores [S*T, N] to the mate that chooses, lists back).
-/// K and V are this rank's copies; their gradients are those of its own heads.
+/// visible blocks (with a token in [d[t], t]) with the largest max_{h in g, s in block} (logit - lse_h), ties
+/// to the lower index. q [S*T, H*E], k, v [S*T, G*E]. No T x T matrix: memory is O(T) per head. With `shared`
+/// (G = 1) and a selection, h goes over the heads of all mates, which get the same lists, bitwise: collective
+/// over shared.tp, two all_to_alls (scores [S*T, N] to the mate that chooses, lists back). K and V are this
+/// rank's copies; their gradients are those of its own heads.
 FullAttentionResult full_attention(Tape& tape, const Var& q, const Var& k, const Var& v,
                                    const AttentionShape& shape, const std::optional<SelectionConfig>& selection,
                                    const SharedGroup& shared = {});

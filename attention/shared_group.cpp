@@ -25,7 +25,7 @@ Tensor empty_scores(const BlockLists& lists, const AttentionShape& shape, DType 
   return Tensor::empty({shape.tokens(), 1, blocks}, dtype, lists.blocks.device());
 }
 
-void choose_together(const Stream& stream, const Tensor& scores, std::int64_t seq_len,
+void choose_together(const Stream& stream, const Tensor& scores, const AttentionShape& shape,
                      const SharedGroup& shared, const BlockLists& lists) {
   HYSPARSE_CHECK(shared.tp != nullptr && shared.first >= 0 && shared.first <= shared.tp->rank() &&
                      shared.tp->rank() < shared.first + shared.ranks &&
@@ -43,11 +43,11 @@ void choose_together(const Stream& stream, const Tensor& scores, std::int64_t se
   shared.tp->all_to_all(scores.view({rows, blocks}), by_chooser, received, own_by_mate);
 
   const Tensor chosen = Tensor::empty({mates * own, top}, DType::i32, scores.device());
-  HYSPARSE_LAUNCH(stream, choose_blocks, received.view({mates, own, blocks}), begin_of(mate), seq_len,
-                  lists.block_size, chosen.slice(0, own));
+  HYSPARSE_LAUNCH(stream, choose_blocks, received.view({mates, own, blocks}), begin_of(mate), shape.seq_len,
+                  lists.block_size, shape.documents, chosen.slice(0, own));
   for (int m = 1; m < mates; ++m) chosen.slice(m * own, (m + 1) * own).copy_from(chosen.slice(0, own));
   shared.tp->all_to_all(chosen, own_by_mate, lists.blocks.view({rows, top}), by_chooser);
-  HYSPARSE_LAUNCH(stream, count_blocks, seq_len, lists.block_size, top, lists.counts);
+  HYSPARSE_LAUNCH(stream, count_blocks, shape.seq_len, lists.block_size, shape.documents, top, lists.counts);
 }
 
 }  // namespace hysparse

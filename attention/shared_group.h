@@ -11,7 +11,7 @@ Tensor empty_scores(const BlockLists& lists, const AttentionShape& shape, DType 
 /// Fills the lists by the largest of the mates' scores. Each mate chooses for a run of rows, [S*T * m / ranks,
 /// S*T * (m + 1) / ranks) for mate m: the scores of those go to it and its lists to all, so that all have the
 /// same, bitwise. Collective over shared.tp, also across groups. Choosing has no gradient.
-void choose_together(const Stream& stream, const Tensor& scores, std::int64_t seq_len,
+void choose_together(const Stream& stream, const Tensor& scores, const AttentionShape& shape,
                      const SharedGroup& shared, const BlockLists& lists);
 
 }  // namespace hysparse

@@ -1,6 +1,7 @@
 /// Times of the attention ops on the CPU, forward and backward, in float32: medians in milliseconds.
 ///   cmake --build DIR --target bench_attention
-///   DIR/bench_attention [threads] [sequences seq_len heads groups head_dim window block top_blocks]
+///   DIR/bench_attention [threads] [sequences seq_len heads groups head_dim window block top_blocks documents]
+/// documents: of equal length in each sequence, masked; 0: no masks.
 /// bench/attention_torch.py times the same in PyTorch eager.
 #include <algorithm>
 #include <chrono>
@@ -19,7 +20,7 @@ namespace {
 
 struct Sizes {
   std::int64_t sequences = 8, seq_len = 256, heads = 8, groups = 2, head_dim = 32, window = 32, block = 16,
-               top = 4;
+               top = 4, documents = 0;
 };
 
 Tensor normal(Shape shape, const char* name) {
@@ -56,10 +57,19 @@ void time_op(const char* name, const Stream& stream, const std::function<Var(Tap
              median(backward_times));
 }
 
+Tensor document_starts(const Sizes& s) {
+  if (s.documents == 0) return {};
+  const Tensor starts = Tensor::empty({s.sequences * s.seq_len}, DType::i32);
+  const std::int64_t length = (s.seq_len + s.documents - 1) / s.documents;
+  for (std::int64_t i = 0; i < starts.numel(); ++i)
+    starts.data<std::int32_t>()[i] = static_cast<std::int32_t>(i % s.seq_len / length * length);
+  return starts;
+}
+
 void run(const Sizes& s, int threads) {
   ThreadPool pool(threads);
   const Stream stream{Device{}, &pool, nullptr};
-  const AttentionShape shape{s.sequences, s.seq_len, s.heads, s.groups, s.head_dim};
+  const AttentionShape shape{s.sequences, s.seq_len, s.heads, s.groups, s.head_dim, document_starts(s)};
   const SelectionConfig selection{s.block, s.top};
   const std::int64_t tokens = shape.tokens();
   const Tensor q = normal({tokens, s.heads * s.head_dim}, "q"),
@@ -69,8 +79,8 @@ void run(const Sizes& s, int threads) {
   const Parameter sinks{"sinks", normal({s.heads}, "sinks"), Tensor::zeros({s.heads}, DType::f32)};
   const Parameter norm{"norm", normal({s.head_dim}, "norm"), Tensor::zeros({s.head_dim}, DType::f32)};
   const RopeConfig rope{.theta = 10000.0, .rotary_dim = s.head_dim};
-  fmt::print("S {} T {} H {} G {} E {} W {} B {} K {}, {} threads\n", s.sequences, s.seq_len, s.heads, s.groups,
-             s.head_dim, s.window, s.block, s.top, threads);
+  fmt::print("S {} T {} H {} G {} E {} W {} B {} K {}, {} documents, {} threads\n", s.sequences, s.seq_len,
+             s.heads, s.groups, s.head_dim, s.window, s.block, s.top, s.documents, threads);
   Tape evaluation(stream, {.recording = false});
   const BlockLists lists = *full_attention(evaluation, evaluation.constant(q), evaluation.constant(k),
                                            evaluation.constant(v), shape, selection)
@@ -95,7 +105,10 @@ void run(const Sizes& s, int threads) {
       dout);
   time_op(
       "q norm and rope", stream,
-      [&](Tape& t) { return qk_norm_rope(t, t.input(q), &norm, 1e-6, s.head_dim, s.seq_len, rope); }, dout);
+      [&](Tape& t) {
+        return qk_norm_rope(t, t.input(q), &norm, 1e-6, s.head_dim, s.seq_len, rope, 0, shape.documents);
+      },
+      dout);
   time_op(
       "two headwise gates", stream,
       [&](Tape& t) {
@@ -111,8 +124,8 @@ void run(const Sizes& s, int threads) {
 
 int main(int argc, char** argv) {
   hysparse::Sizes sizes;
-  std::int64_t* fields[] = {&sizes.sequences, &sizes.seq_len, &sizes.heads, &sizes.groups,
-                            &sizes.head_dim,  &sizes.window,  &sizes.block, &sizes.top};
-  for (int i = 2; i < std::min(argc, 10); ++i) *fields[i - 2] = std::atoll(argv[i]);
+  std::int64_t* fields[] = {&sizes.sequences, &sizes.seq_len, &sizes.heads, &sizes.groups,   &sizes.head_dim,
+                            &sizes.window,    &sizes.block,   &sizes.top,   &sizes.documents};
+  for (int i = 2; i < std::min(argc, 11); ++i) *fields[i - 2] = std::atoll(argv[i]);
   hysparse::run(sizes, argc > 1 ? std::atoi(argv[1]) : hysparse::default_thread_count(1));
 }

@@ -81,14 +81,19 @@ std::string step_directory(const std::string& checkpoints, std::int64_t step) {
   return directory;
 }
 
-std::optional<std::string> find_latest(const std::string& run_directory, std::vector<std::string>* warnings) {
+std::optional<std::string> find_latest(const std::string& run_directory, std::vector<std::string>* warnings,
+                                       const KnownDamage& damaged) {
   const std::string checkpoints = checkpoints_directory(run_directory);
+  const auto fault_in = [&](const std::string& directory) {
+    const auto known = damaged.find(directory);
+    return known != damaged.end() ? known->second : fault_of(directory);
+  };
   std::vector<std::string> faults;
   std::int64_t named = -1;
   try {
     named = read_latest(checkpoints);
     const std::string directory = step_directory(checkpoints, named);
-    std::string fault = fault_of(directory);
+    std::string fault = fault_in(directory);
     if (fault.empty()) return directory;
     faults.push_back(std::move(fault));
   } catch (const Error& error) {
@@ -103,7 +108,7 @@ std::optional<std::string> find_latest(const std::string& run_directory, std::ve
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     if (*step == named) continue;
     const std::string directory = step_directory(checkpoints, *step);
-    std::string fault = fault_of(directory);
+    std::string fault = fault_in(directory);
     if (fault.empty()) {
       for (std::string& earlier : faults) warnings->push_back(std::move(earlier));
       warnings->push_back(fmt::format("using {}, the newest complete checkpoint", directory));
@@ -114,6 +119,22 @@ std::optional<std::string> find_latest(const std::string& run_directory, std::ve
   faults.back() +=
       fmt::format("; no complete checkpoint is left in {}: repair it, or remove it to begin anew", checkpoints);
   throw Error(std::move(faults));
+}
+
+std::vector<StepState> list_checkpoints(const std::string& run_directory) {
+  const std::string checkpoints = checkpoints_directory(run_directory);
+  std::int64_t named = -1;
+  try {
+    named = read_latest(checkpoints);
+  } catch (const Error&) {
+    // Then none is.
+  }
+  std::vector<StepState> states;
+  for (const std::int64_t step : list_steps(checkpoints)) {
+    const std::string directory = step_directory(checkpoints, step);
+    states.push_back({step, directory, step == named, fault_of(directory)});
+  }
+  return states;
 }
 
 bool is_step_directory(const std::string& path) {
@@ -171,10 +192,18 @@ void publish_step(const std::string& checkpoints, std::int64_t step, int keep) {
   write_file_atomically(latest_path(checkpoints), step_name(step) + "\n");
   if (replaces) remove_step(directory + replaced_suffix);
 
+  // Those that are not complete do not count; behind the oldest one kept they go, too.
   std::vector<std::int64_t> older = list_steps(checkpoints);
   std::erase_if(older, [&](std::int64_t other) { return other >= step; });
-  const auto kept = static_cast<std::size_t>(keep) - 1;
-  for (std::size_t i = 0; i + kept < older.size(); ++i) remove_step(step_directory(checkpoints, older[i]));
+  int kept = 1;
+  for (auto other = older.rbegin(); other != older.rend(); ++other) {
+    const std::string old = step_directory(checkpoints, *other);
+    if (kept == keep) {
+      remove_step(old);
+    } else if (fault_of(old).empty()) {
+      ++kept;
+    }
+  }
 }
 
 }  // namespace hysparse

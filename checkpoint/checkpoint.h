@@ -50,11 +50,25 @@ std::string step_name(std::int64_t step);
 /// The step of such a name; none for any other name ("step-000100.tmp", "step-1").
 std::optional<std::int64_t> step_of_name(std::string_view name);
 
+/// Step directories that turned out to be damaged when they were read, and how.
+using KnownDamage = std::map<std::string, std::string>;
+
 /// The directory of the checkpoint to resume from: the step that `latest` names if that is complete (manifest
-/// sound, every shard there with its size; checksums are verified on reading), else the newest complete one,
-/// with a warning appended to `warnings` for each reason. None when the run has no checkpoint. Throws Error
-/// when it has but none is complete: a run must not silently begin anew.
-std::optional<std::string> find_latest(const std::string& run_directory, std::vector<std::string>* warnings);
+/// sound, every shard there with its size; checksums are verified on reading) and not among those known to be
+/// damaged, else the newest that is, with a warning appended to `warnings` for each reason. None when the run
+/// has no checkpoint. Throws Error when it has but none is complete: a run must not silently begin anew.
+std::optional<std::string> find_latest(const std::string& run_directory, std::vector<std::string>* warnings,
+                                       const KnownDamage& damaged = {});
+
+/// A step of a run.
+struct StepState {
+  std::int64_t step;
+  std::string directory;
+  bool latest;        ///< `latest` names it
+  std::string fault;  ///< why it is not complete; "" when it is, as far as is known without reading the shards
+};
+/// All that have a directory, oldest first.
+std::vector<StepState> list_checkpoints(const std::string& run_directory);
 
 /// Whether `path` is a step directory (holds a manifest).
 bool is_step_directory(const std::string& path);

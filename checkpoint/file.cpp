@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -19,15 +18,9 @@
 namespace hysparse {
 namespace {
 
-constexpr std::int64_t digest_buffer_bytes = 4 << 20;
-
 std::string directory_of(const std::string& path) {
   const std::string directory = std::filesystem::path(path).parent_path();
   return directory.empty() ? "." : directory;
-}
-
-std::string hex(XXH64_hash_t hash) {
-  return fmt::format("{:016x}", hash);
 }
 
 /// Runs a system call again while signals interrupt it.
@@ -123,6 +116,15 @@ void File::reserve(std::int64_t bytes) {
   if (result != 0) throw_failure("{}: cannot reserve {} bytes: {}", path_, bytes, std::strerror(errno));
 }
 
+void File::start_sync(std::int64_t offset, std::int64_t bytes) {
+  // A hint: what goes wrong with the bytes, sync() says.
+  (void)::sync_file_range(descriptor_, offset, bytes, SYNC_FILE_RANGE_WRITE);
+}
+
+void File::expect_reads(std::int64_t offset, std::int64_t bytes) const {
+  (void)::posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_WILLNEED);
+}
+
 void File::sync() {
   if (retry([&] { return ::fsync(descriptor_); }) != 0)
     throw_failure("{}: cannot sync: {}", path_, std::strerror(errno));
@@ -166,6 +168,12 @@ void write_file_atomically(const std::string& path, std::string_view text) {
   }
 }
 
+void write_text_file(const std::string& path, std::string_view text) {
+  File file = File::create(path);
+  file.write(0, text.data(), static_cast<std::int64_t>(text.size()));
+  file.close();
+}
+
 std::string read_text_file(const std::string& path, std::int64_t limit) {
   const File file = File::open(path);
   const std::int64_t bytes = file.size();
@@ -175,36 +183,28 @@ std::string read_text_file(const std::string& path, std::int64_t limit) {
   return text;
 }
 
+std::uint64_t xxh3(const void* bytes, std::int64_t count) {
+  return XXH3_64bits(bytes, static_cast<std::size_t>(count));
+}
+
+std::string hex_text(std::uint64_t hash) {
+  return fmt::format("{:016x}", hash);
+}
+
 std::string xxh3_hex(std::string_view bytes) {
-  return hex(XXH3_64bits(bytes.data(), bytes.size()));
+  return hex_text(XXH3_64bits(bytes.data(), bytes.size()));
 }
 
-FileDigest digest_file(const std::string& path) {
+FileDigest digest_file(const std::string& path, std::int64_t block_bytes) {
   const File file = File::open(path);
-  const std::int64_t bytes = file.size();
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
-  if (state == nullptr || XXH3_64bits_reset(state.get()) != XXH_OK)
-    throw_failure("{}: no memory for a checksum", path);
-  std::vector<char> buffer(static_cast<std::size_t>(std::min(bytes, digest_buffer_bytes)));
-  for (std::int64_t offset = 0; offset < bytes; offset += digest_buffer_bytes) {
-    const std::int64_t part = std::min(bytes - offset, digest_buffer_bytes);
+  FileDigest digest{file.size(), {}};
+  std::vector<char> buffer(static_cast<std::size_t>(std::min(digest.bytes, block_bytes)));
+  for (std::int64_t offset = 0; offset < digest.bytes; offset += block_bytes) {
+    const std::int64_t part = std::min(digest.bytes - offset, block_bytes);
     file.read(offset, buffer.data(), part);
-    XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(part));
+    digest.blocks.push_back(xxh3(buffer.data(), part));
   }
-  return {bytes, hex(XXH3_64bits_digest(state.get()))};
-}
-
-std::string printable(std::string_view text, std::size_t limit) {
-  std::string out;
-  for (const char c : text.substr(0, limit)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return text.size() > limit ? out + "..." : out;
+  return digest;
 }
 
 }  // namespace hysparse

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "core/printable.h"
 
 namespace hysparse {
 
@@ -35,6 +38,10 @@ class File {
   /// Takes the space for this many bytes (where the file system can; else only tries the length). Throws
   /// Failure.
   void reserve(std::int64_t bytes);
+  /// Tells the system to begin writing these bytes to the device, without waiting: sync() has less to wait for.
+  void start_sync(std::int64_t offset, std::int64_t bytes);
+  /// Tells the system that these bytes will be read soon.
+  void expect_reads(std::int64_t offset, std::int64_t bytes) const;
   /// Waits until the data is on the device. Throws Failure.
   void sync();
   void close();
@@ -54,21 +61,24 @@ void rename_durably(const std::string& from, const std::string& to);
 /// Puts `text` at `path` through path.tmp, fsync and rename. Throws Failure; `path` is then what it was.
 void write_file_atomically(const std::string& path, std::string_view text);
 
+/// A new file, not synced. Throws Failure.
+void write_text_file(const std::string& path, std::string_view text);
+
 /// The whole file; Error when it is missing or longer than `limit` bytes.
 std::string read_text_file(const std::string& path, std::int64_t limit);
 
-/// XXH3 (64 bits) as 16 hexadecimal digits.
+/// XXH3 (64 bits).
+std::uint64_t xxh3(const void* bytes, std::int64_t count);
+/// As 16 hexadecimal digits.
+std::string hex_text(std::uint64_t hash);
 std::string xxh3_hex(std::string_view bytes);
 
+/// A file's size and the XXH3 of each of its blocks, so that a part can be verified without the rest.
 struct FileDigest {
-  std::int64_t bytes;
-  std::string xxh3;
+  std::int64_t bytes = 0;
+  std::vector<std::uint64_t> blocks;  ///< of block_bytes each, the last one shorter
 };
-/// Size and XXH3 of a file's bytes, read through once.
-FileDigest digest_file(const std::string& path);
-
-/// A name or value from a file, fit for a one-line message: control characters escaped, cut at `limit`
-/// characters.
-std::string printable(std::string_view text, std::size_t limit = 120);
+/// Reads the file through once.
+FileDigest digest_file(const std::string& path, std::int64_t block_bytes);
 
 }  // namespace hysparse

@@ -1,5 +1,6 @@
 #include "checkpoint/manifest.h"
 
+#include <charconv>
 #include <filesystem>
 #include <limits>
 
@@ -12,11 +13,13 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t version = 1;
+constexpr std::int64_t version = 2;
 constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
+constexpr std::int64_t max_block_bytes = 64 << 20;
 constexpr std::string_view format_name = "hysparse checkpoint";
 constexpr std::string_view seal_begin = "  \"checksum\": \"xxh3:";
 constexpr std::string_view seal_end = "\"\n}\n";
+constexpr std::size_t hex_digits = 16;  // of one XXH3
 constexpr std::size_t seal_bytes = seal_begin.size() + 16 + seal_end.size();
 
 /// The manifest was written by no version of this program: what follows the path in the message.
@@ -48,8 +51,8 @@ std::string tensors_text(const StoredTensors& tensors) {
     text += fmt::format("{}\n    {}: {{\"dtype\":\"{}\",\"shape\":{},\"pieces\":[", text.size() > 1 ? "," : "",
                         quoted(name), dtype_name(tensor.dtype), dims_text(tensor.global_shape));
     for (const StoredPiece& piece : tensor.pieces) {
-      text += fmt::format("{}[{},{},{},{}]", &piece == tensor.pieces.data() ? "" : ",", piece.shard,
-                          piece.index, dims_text(piece.box.offset), dims_text(piece.box.shape));
+      text += fmt::format("{}[{},{},{},{},{}]", &piece == tensor.pieces.data() ? "" : ",", piece.shard,
+                          piece.index, piece.at, dims_text(piece.box.offset), dims_text(piece.box.shape));
     }
     text += "]}";
   }
@@ -120,11 +123,12 @@ StoredTensors tensors_of(const json& object, const std::vector<FileDigest>& shar
     const json& pieces = member(value, "pieces");
     if (!pieces.is_array()) fault("tensor '{}': pieces is not a list", printable(name));
     for (const json& item : pieces) {
-      if (!item.is_array() || item.size() != 4)
-        fault("tensor '{}': a piece is not of four parts", printable(name));
+      if (!item.is_array() || item.size() != 5)
+        fault("tensor '{}': a piece is not of five parts", printable(name));
       const StoredPiece piece{small_integer(item[0], "a shard"),
                               small_integer(item[1], "a piece's index"),
-                              {dims(item[2], name), dims(item[3], name)}};
+                              integer(item[2], "a piece's place"),
+                              {dims(item[3], name), dims(item[4], name)}};
       if (piece.shard < first || piece.shard - first >= static_cast<int>(shards.size())) {
         fault("tensor '{}' has a piece in shard {}, which there is not", printable(name), piece.shard);
       }
@@ -133,9 +137,13 @@ StoredTensors tensors_of(const json& object, const std::vector<FileDigest>& shar
               piece.box.shape.str(), piece.box.offset.str());
       }
       const std::int64_t shard_bytes = shards[static_cast<std::size_t>(piece.shard - first)].bytes;
-      if (piece.box.shape.numel() * dtype_size(tensor.dtype) > shard_bytes) {
-        fault("tensor '{}': a piece {} is larger than shard {}", printable(name), piece.box.shape.str(),
-              piece.shard);
+      const std::int64_t bytes = piece.box.shape.numel() * dtype_size(tensor.dtype);
+      if (bytes > shard_bytes || piece.at > shard_bytes - bytes) {
+        fault("tensor '{}': a piece {} at byte {} reaches past the end of shard {}", printable(name),
+              piece.box.shape.str(), piece.at, piece.shard);
+      }
+      if (piece.at % dtype_size(tensor.dtype) != 0) {
+        fault("tensor '{}': a piece begins at byte {}, inside an element", printable(name), piece.at);
       }
       tensor.pieces.push_back(piece);
     }
@@ -144,8 +152,29 @@ StoredTensors tensors_of(const json& object, const std::vector<FileDigest>& shar
   return tensors;
 }
 
-FileDigest digest_of(const json& object) {
-  return {integer(member(object, "bytes"), "bytes"), text(member(object, "xxh3"), "xxh3")};
+FileDigest digest_of(const json& object, std::int64_t block_bytes) {
+  FileDigest digest{integer(member(object, "bytes"), "bytes"), {}};
+  const std::string hashes = text(member(object, "xxh3"), "xxh3");
+  const std::int64_t blocks = digest.bytes / block_bytes + (digest.bytes % block_bytes != 0 ? 1 : 0);
+  if (static_cast<std::int64_t>(hashes.size() / hex_digits) != blocks || hashes.size() % hex_digits != 0) {
+    fault("xxh3 has {} digits, {} bytes need {} times {}", hashes.size(), digest.bytes, hex_digits, blocks);
+  }
+  for (std::size_t i = 0; i < hashes.size(); i += hex_digits) {
+    std::uint64_t hash = 0;
+    const char* const end = hashes.data() + i + hex_digits;
+    const auto [stop, error] = std::from_chars(hashes.data() + i, end, hash, 16);
+    if (error != std::errc() || stop != end) {
+      fault("xxh3 holds '{}', not {} hexadecimal digits", printable(hashes.substr(i, hex_digits)), hex_digits);
+    }
+    digest.blocks.push_back(hash);
+  }
+  return digest;
+}
+
+std::string digest_text(const FileDigest& digest) {
+  std::string hashes;
+  for (const std::uint64_t hash : digest.blocks) hashes += hex_text(hash);
+  return fmt::format("\"bytes\":{},\"xxh3\":\"{}\"", digest.bytes, hashes);
 }
 
 void check_seal(std::string_view text) {
@@ -175,13 +204,17 @@ Manifest manifest_of(const json& root) {
   info.data_state = member(root, "data_state").get<std::map<std::string, std::string>>();
   info.config = text(member(root, "config"), "config");
   info.versions = member(root, "versions").get<std::map<std::string, std::string>>();
+  manifest.block_bytes = integer(member(root, "block_bytes"), "block_bytes");
+  if (manifest.block_bytes < 4096 || manifest.block_bytes > max_block_bytes || manifest.block_bytes % 8 != 0) {
+    fault("block_bytes is {}, expected a multiple of 8 from 4096 to {}", manifest.block_bytes, max_block_bytes);
+  }
   const json& shards = member(root, "shards");
   if (!shards.is_array()) fault("shards is not a list");
   for (const json& shard : shards) {
     const std::string expected = shard_name(static_cast<int>(manifest.shards.size()));
     const std::string name = text(member(shard, "file"), "file");
     if (name != expected) fault("a shard is named '{}', expected {}", printable(name), expected);
-    manifest.shards.push_back(digest_of(shard));
+    manifest.shards.push_back(digest_of(shard, manifest.block_bytes));
   }
   manifest.tensors = tensors_of(member(root, "tensors"), manifest.shards, 0);
   return manifest;
@@ -191,6 +224,10 @@ Manifest manifest_of(const json& root) {
 
 std::string shard_name(int shard) {
   return fmt::format("shard-{:05}.h5", shard);
+}
+
+std::string report_name(int shard) {
+  return fmt::format("shard-{:05}.json", shard);
 }
 
 std::string dataset_name(const std::string& name, int index) {
@@ -215,9 +252,10 @@ std::string manifest_text(const Manifest& manifest) {
   line("versions", map_text(info.versions));
   std::string shards = "[";
   for (std::size_t i = 0; i < manifest.shards.size(); ++i) {
-    shards += fmt::format("{}\n    {{\"file\":\"{}\",\"bytes\":{},\"xxh3\":\"{}\"}}", i == 0 ? "" : ",",
-                          shard_name(static_cast<int>(i)), manifest.shards[i].bytes, manifest.shards[i].xxh3);
+    shards += fmt::format("{}\n    {{\"file\":\"{}\",{}}}", i == 0 ? "" : ",", shard_name(static_cast<int>(i)),
+                          digest_text(manifest.shards[i]));
   }
+  line("block_bytes", std::to_string(manifest.block_bytes));
   line("shards", shards + "\n  ]");
   line("tensors", tensors_text(manifest.tensors));
   return fmt::format("{}{}{}{}", body, seal_begin, xxh3_hex(body), seal_end);
@@ -228,15 +266,21 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
     check_seal(text);
     return manifest_of(parse_json(text, path));
   } catch (const Fault& fault) {
-    throw_error("{}: {}", path, fault.reason);
+    throw DamagedCheckpoint(fmt::format("{}: {}", path, fault.reason));
   } catch (const json::exception& error) {
-    throw_error("{}: {}", path, json_reason(error));
+    throw DamagedCheckpoint(fmt::format("{}: {}", path, json_reason(error)));
   }
 }
 
 Manifest read_manifest(const std::string& step_directory) {
   const std::string path = fmt::format("{}/{}", step_directory, manifest_file);
-  return parse_manifest(read_text_file(path, max_manifest_bytes), path);
+  try {
+    return parse_manifest(read_text_file(path, max_manifest_bytes), path);
+  } catch (const DamagedCheckpoint&) {
+    throw;
+  } catch (const std::exception& error) {  // not there, not readable, no JSON
+    throw DamagedCheckpoint(error.what());
+  }
 }
 
 void check_shard_sizes(const Manifest& manifest, const std::string& step_directory) {
@@ -244,10 +288,12 @@ void check_shard_sizes(const Manifest& manifest, const std::string& step_directo
     const std::string path = fmt::format("{}/{}", step_directory, shard_name(static_cast<int>(i)));
     std::error_code error;
     const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-    if (error) throw_error("{}: {}, and the manifest lists it", path, error.message());
+    if (error) {
+      throw DamagedCheckpoint(fmt::format("{}: {}, and the manifest lists it", path, error.message()));
+    }
     if (bytes != static_cast<std::uintmax_t>(manifest.shards[i].bytes)) {
-      throw_error("{}: {} bytes, the manifest says {}: truncated or damaged", path, bytes,
-                  manifest.shards[i].bytes);
+      throw DamagedCheckpoint(fmt::format("{}: {} bytes, the manifest says {}: truncated or damaged", path,
+                                          bytes, manifest.shards[i].bytes));
     }
   }
 }
@@ -263,14 +309,13 @@ std::optional<Box> uncovered(const StoredTensor& tensor, const Box& box) {
 }
 
 std::string report_text(const ShardReport& report) {
-  return fmt::format("{{\"bytes\":{},\"xxh3\":\"{}\",\"tensors\":{}}}", report.digest.bytes, report.digest.xxh3,
-                     tensors_text(report.tensors));
+  return fmt::format("{{{},\"tensors\":{}}}", digest_text(report.digest), tensors_text(report.tensors));
 }
 
 ShardReport parse_report(std::string_view text, int shard) {
   try {
     const json root = parse_json(text, "shard report");
-    const FileDigest digest = digest_of(root);
+    const FileDigest digest = digest_of(root, checksum_block_bytes);
     return {digest, tensors_of(member(root, "tensors"), {digest}, shard)};
   } catch (const Fault& fault) {
     throw_failure("shard report: {}", fault.reason);

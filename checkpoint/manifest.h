@@ -10,15 +10,27 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/file.h"
+#include "core/error.h"
 
 namespace hysparse {
 
 inline constexpr std::string_view manifest_file = "manifest.json";
 
+/// A checksum covers this much of a shard: a reader verifies the blocks that it needs, and no more.
+inline constexpr std::int64_t checksum_block_bytes = 4 << 20;
+
+/// A checkpoint that is not what was written: truncated, damaged, a file missing. One of an earlier step may be
+/// sound.
+class DamagedCheckpoint : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Where a piece lies.
 struct StoredPiece {
   int shard;
-  int index;  ///< among the pieces of this tensor in the shard: dataset_name(name, index)
+  int index;        ///< among the pieces of this tensor in the shard: dataset_name(name, index)
+  std::int64_t at;  ///< where its elements begin in the file
   Box box;
 };
 
@@ -31,7 +43,8 @@ using StoredTensors = std::map<std::string, StoredTensor>;
 
 struct Manifest {
   CheckpointInfo info;
-  std::vector<FileDigest> shards;  ///< of shard_name(0), shard_name(1), ...
+  std::int64_t block_bytes = checksum_block_bytes;  ///< of the shards' checksums
+  std::vector<FileDigest> shards;                   ///< of shard_name(0), shard_name(1), ...
   StoredTensors tensors;
 };
 
@@ -41,23 +54,26 @@ std::string shard_name(int shard);
 std::string dataset_name(const std::string& name, int index);
 
 std::string manifest_text(const Manifest& manifest);
-/// Throws Error naming `path` unless the text is sound in itself: checksum, version, shapes, boxes inside their
-/// tensors.
+/// Throws DamagedCheckpoint naming `path` unless the text is sound in itself: checksum, version, shapes, boxes
+/// inside their tensors.
 Manifest parse_manifest(std::string_view text, const std::string& path);
 /// Reads step_directory/manifest.json.
 Manifest read_manifest(const std::string& step_directory);
 
-/// Throws Error unless every shard is there with the size that the manifest gives.
+/// Throws DamagedCheckpoint unless every shard is there with the size that the manifest gives.
 void check_shard_sizes(const Manifest& manifest, const std::string& step_directory);
 
 /// Elements of `box` that no piece holds; none when the pieces cover it.
 std::optional<Box> uncovered(const StoredTensor& tensor, const Box& box);
 
-/// What a rank tells the one that writes the manifest: its shard's digest and tensors.
+/// What a rank tells the one that writes the manifest: its shard's digest and tensors. Through a file beside
+/// the shard, which goes before the manifest appears.
 struct ShardReport {
   FileDigest digest;
   StoredTensors tensors;
 };
+/// "shard-00000.json".
+std::string report_name(int shard);
 std::string report_text(const ShardReport& report);
 ShardReport parse_report(std::string_view text, int shard);
 

@@ -3,34 +3,43 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/region.h"
 #include "checkpoint/shard.h"
+#include "checkpoint/shard_reader.h"
 #include "checkpoint/stored_dtype.h"
 #include "core/error.h"
 
 namespace hysparse {
 
 struct CheckpointReader::State {
-  std::string directory;
-  Manifest manifest;
-  ShardFiles shards;
+  State(std::string step_directory, Manifest read, int threads)
+      : directory(std::move(step_directory)), manifest(std::move(read)), shards(directory, manifest, threads) {}
+
+  const std::string directory;
+  const Manifest manifest;
+  const ShardReader shards;
 
   const StoredTensor& get(const std::string& name) const {
     const auto at = manifest.tensors.find(name);
     if (at == manifest.tensors.end()) throw_error("{}: has no tensor {}", directory, name);
     return at->second;
   }
-  void check_coverage(const std::string& name, const StoredTensor& tensor, const Box& box) const {
-    if (const auto missing = uncovered(tensor, box)) {
-      throw_error("{}: tensor {} {}: no shard holds {} at {}", directory, name, tensor.global_shape.str(),
-                  missing->shape.str(), missing->offset.str());
-    }
+  /// "" when pieces cover the box.
+  std::string gap_in(const std::string& name, const StoredTensor& tensor, const Box& box) const {
+    const auto missing = uncovered(tensor, box);
+    if (!missing) return "";
+    return fmt::format("{}: tensor {} {}: no shard holds {} at {}", directory, name, tensor.global_shape.str(),
+                       missing->shape.str(), missing->offset.str());
   }
+  void check_coverage(const std::string& name, const StoredTensor& tensor, const Box& box) const {
+    if (std::string gap = gap_in(name, tensor, box); !gap.empty()) throw DamagedCheckpoint(std::move(gap));
+  }
+  /// Throws Error unless the request is one that the tensor can answer.
+  void check_request(const ReadRequest& request, const StoredTensor& tensor) const;
 };
 
-CheckpointReader::CheckpointReader(std::string step_directory) {
+CheckpointReader::CheckpointReader(std::string step_directory, int threads) {
   Manifest manifest = read_manifest(step_directory);
   check_shard_sizes(manifest, step_directory);
-  ShardFiles shards(step_directory, manifest.shards);
-  state_ = std::make_unique<State>(State{std::move(step_directory), std::move(manifest), std::move(shards)});
+  state_ = std::make_unique<State>(std::move(step_directory), std::move(manifest), threads);
 }
 
 CheckpointReader::~CheckpointReader() = default;
@@ -38,6 +47,10 @@ CheckpointReader::CheckpointReader(CheckpointReader&&) noexcept = default;
 
 const std::string& CheckpointReader::directory() const {
   return state_->directory;
+}
+
+const Manifest& CheckpointReader::manifest() const {
+  return state_->manifest;
 }
 
 const CheckpointInfo& CheckpointReader::info() const {
@@ -72,8 +85,8 @@ void CheckpointReader::require(std::span<const TensorInfo> expected) const {
               count > 1 ? fmt::format(" (and {} more tensors do not fit)", count - 1) : "");
 }
 
-void CheckpointReader::read(const std::string& name, const Box& box, const Tensor& out) {
-  const StoredTensor& tensor = state_->get(name);
+void CheckpointReader::State::check_request(const ReadRequest& request, const StoredTensor& tensor) const {
+  const auto& [name, box, out] = request;
   HYSPARSE_CHECK(out.defined() && out.numel() == box.shape.numel() && out.device().is_cpu(),
                  "{}: box {}, tensor {}", name, box.shape.str(), out.shape().str());
   const bool is_same_rank =
@@ -81,20 +94,30 @@ void CheckpointReader::read(const std::string& name, const Box& box, const Tenso
   Box inside;
   if (!is_same_rank ||
       (box.shape.numel() > 0 && !(intersect(box, whole_box(tensor.global_shape), &inside) && inside == box))) {
-    throw_error("{}: tensor {} is {}, which does not contain {} at {}", directory(), name,
+    throw_error("{}: tensor {} is {}, which does not contain {} at {}", directory, name,
                 tensor.global_shape.str(), box.shape.str(), box.offset.str());
   }
   if (!converts(stored_dtype(tensor.dtype), out.dtype())) {
-    throw_error("{}: tensor {} is {}, which cannot be read as {}", directory(), name, dtype_name(tensor.dtype),
+    throw_error("{}: tensor {} is {}, which cannot be read as {}", directory, name, dtype_name(tensor.dtype),
                 dtype_name(out.dtype()));
   }
-  state_->check_coverage(name, tensor, box);
-  Region missing(box);
-  for (const StoredPiece& piece : tensor.pieces) {
-    if (!missing.touches(piece.box)) continue;
-    state_->shards.read(name, tensor, piece, box, out);
-    missing.remove(piece.box);
+  check_coverage(name, tensor, box);
+}
+
+void CheckpointReader::read(std::span<const ReadRequest> requests) {
+  std::vector<PieceCopy> copies;
+  for (const ReadRequest& request : requests) {
+    const StoredTensor& tensor = state_->get(request.name);
+    state_->check_request(request, tensor);
+    Region missing(request.box);
+    for (const StoredPiece& piece : tensor.pieces) {
+      for (const Box& part : missing.common(piece.box))
+        copies.push_back({&tensor, &piece, part, request.box, request.out});
+      missing.remove(piece.box);
+      if (missing.empty()) break;
+    }
   }
+  state_->shards.read(copies);
 }
 
 Tensor CheckpointReader::read(const std::string& name, DType dtype) {
@@ -106,12 +129,31 @@ Tensor CheckpointReader::read(const std::string& name, DType dtype) {
   return out;
 }
 
-void CheckpointReader::verify() {
-  for (std::size_t i = 0; i < state_->manifest.shards.size(); ++i) state_->shards.verify(static_cast<int>(i));
+void CheckpointReader::verify_rest(int rank, int ranks) {
+  state_->shards.verify_rest(rank, ranks);
+}
+
+std::vector<std::string> CheckpointReader::problems() {
+  std::vector<std::string> found;
   for (const auto& [name, tensor] : state_->manifest.tensors) {
-    state_->check_coverage(name, tensor, whole_box(tensor.global_shape));
-    for (const StoredPiece& piece : tensor.pieces) state_->shards.check(name, tensor, piece);
+    if (std::string gap = state_->gap_in(name, tensor, whole_box(tensor.global_shape)); !gap.empty())
+      found.push_back(std::move(gap));
   }
+  for (int shard = 0; shard < static_cast<int>(state_->manifest.shards.size()); ++shard) {
+    if (std::string problem = state_->shards.problem_of(shard); !problem.empty()) {
+      found.push_back(std::move(problem));
+      continue;  // HDF5 is given sound files only
+    }
+    for (std::string& problem : structure_problems(fmt::format("{}/{}", directory(), shard_name(shard)),
+                                                   state_->manifest.tensors, shard)) {
+      found.push_back(std::move(problem));
+    }
+  }
+  return found;
+}
+
+void CheckpointReader::verify() {
+  if (std::vector<std::string> found = problems(); !found.empty()) throw DamagedCheckpoint(std::move(found));
 }
 
 }  // namespace hysparse

@@ -51,12 +51,13 @@ Region::Region(const Box& box) {
   if (box.shape.numel() > 0) boxes_.push_back(box);
 }
 
-bool Region::touches(const Box& box) const {
-  Box common;
+std::vector<Box> Region::common(const Box& box) const {
+  std::vector<Box> parts;
+  Box part;
   for (const Box& own : boxes_) {
-    if (intersect(own, box, &common)) return true;
+    if (intersect(own, box, &part)) parts.push_back(part);
   }
-  return false;
+  return parts;
 }
 
 void Region::remove(const Box& box) {

@@ -20,7 +20,8 @@ class Region {
  public:
   explicit Region(const Box& box);
   bool empty() const { return boxes_.empty(); }
-  bool touches(const Box& box) const;
+  /// What it has in common with a box, as disjoint boxes.
+  std::vector<Box> common(const Box& box) const;
   void remove(const Box& box);
   /// One of the boxes left.
   const Box& first() const { return boxes_.front(); }

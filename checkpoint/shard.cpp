@@ -1,44 +1,40 @@
 #include "checkpoint/shard.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "checkpoint/region.h"
-#include "checkpoint/stored_dtype.h"
-#include "core/error.h"
+#include "core/hdf5.h"
 
 namespace hysparse {
 namespace {
 
 constexpr const char* format_name = "hysparse checkpoint shard";
-constexpr std::size_t most_open = 16;
-constexpr std::int64_t buffer_bytes = 1 << 20;
 
 std::vector<std::int64_t> list(const Shape& shape) {
   return {shape.begin(), shape.end()};
 }
 
-/// Reads a file mostly forward in small steps through one buffer.
-class BufferedReader {
- public:
-  /// Elements end at `end`.
-  BufferedReader(const File& file, std::int64_t end) : file_(file), end_(end) {}
+void check_piece(const Piece& piece) {
+  const std::int64_t numel = piece.box.shape.numel();
+  HYSPARSE_CHECK(piece.data.defined() && piece.data.numel() == numel && piece.data.device().is_cpu(),
+                 "piece {} {}", piece.name, piece.box.shape.str());
+  Box inside;
+  HYSPARSE_CHECK(
+      numel == 0 || (intersect(piece.box, whole_box(piece.global_shape), &inside) && inside == piece.box),
+      "piece {} {} at {} of {}", piece.name, piece.box.shape.str(), piece.box.offset.str(),
+      piece.global_shape.str());
+}
 
-  /// `bytes` bytes at `offset`, valid until the next call; at most buffer_bytes.
-  const char* get(std::int64_t offset, std::int64_t bytes) {
-    if (offset < begin_ || offset + bytes > begin_ + static_cast<std::int64_t>(buffer_.size())) {
-      buffer_.resize(static_cast<std::size_t>(std::min(buffer_bytes, end_ - offset)));
-      file_.read(offset, buffer_.data(), static_cast<std::int64_t>(buffer_.size()));
-      begin_ = offset;
-    }
-    return buffer_.data() + (offset - begin_);
-  }
-
- private:
-  const File& file_;
-  std::int64_t end_;
-  std::int64_t begin_ = 0;
-  std::vector<char> buffer_;
-};
+/// Makes the dataset of a piece; where its elements begin.
+std::int64_t make_dataset(Hdf5File& file, const Piece& piece, int index) {
+  const std::string name = dataset_name(piece.name, index);
+  const auto shape = list(piece.box.shape), global_shape = list(piece.global_shape),
+             offset = list(piece.box.offset);
+  const Hdf5NewDataset::Numbers numbers[] = {{"global_shape", global_shape}, {"offset", offset}};
+  const Hdf5NewDataset::Text texts[] = {{"dtype", dtype_name(piece.data.dtype())}};
+  return file.create_dataset({name, hdf5_type_of(piece.data.dtype()), shape, numbers, texts});
+}
 
 }  // namespace
 
@@ -55,118 +51,91 @@ ShardPlan create_shard(const std::string& path, std::span<const Piece> pieces, s
   file.set_attribute("", "step", step);
   file.set_attribute("", "rank", static_cast<std::int64_t>(shard));
   for (const Piece& piece : pieces) {
-    const std::int64_t numel = piece.box.shape.numel();
-    HYSPARSE_CHECK(piece.data.defined() && piece.data.numel() == numel && piece.data.device().is_cpu(),
-                   "piece {} {}", piece.name, piece.box.shape.str());
-    Box inside;
-    HYSPARSE_CHECK(
-        numel == 0 || (intersect(piece.box, whole_box(piece.global_shape), &inside) && inside == piece.box),
-        "piece {} {} at {} of {}", piece.name, piece.box.shape.str(), piece.box.offset.str(),
-        piece.global_shape.str());
+    check_piece(piece);
     StoredTensor& tensor =
         plan.tensors.emplace(piece.name, StoredTensor{piece.data.dtype(), piece.global_shape, {}})
             .first->second;
     HYSPARSE_CHECK(tensor.dtype == piece.data.dtype() && tensor.global_shape == piece.global_shape,
                    "pieces of {}", piece.name);
     plan.offsets.push_back(-1);
-    if (numel == 0) continue;
+    if (piece.data.numel() == 0) continue;
     const int index = static_cast<int>(tensor.pieces.size());
-    const std::string dataset = dataset_name(piece.name, index);
-    file.create_dataset(dataset, hdf5_type_of(tensor.dtype), list(piece.box.shape));
-    file.set_attribute(dataset, "global_shape", list(piece.global_shape));
-    file.set_attribute(dataset, "offset", list(piece.box.offset));
-    file.set_attribute(dataset, "dtype", dtype_name(tensor.dtype));
-    plan.offsets.back() = file.info(dataset).offset_bytes;
-    tensor.pieces.push_back({shard, index, piece.box});
+    plan.offsets.back() = make_dataset(file, piece, index);
+    tensor.pieces.push_back({shard, index, plan.offsets.back(), piece.box});
   }
   file.close_and_sync();
   return plan;
 }
 
-FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces) {
+FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces,
+                      const std::function<void()>& before_block) {
   File file = File::open_to_write(plan.path);
+  FileDigest digest{file.size(), {}};
+  std::vector<std::size_t> order;  // of the pieces in the file
   for (std::size_t i = 0; i < pieces.size(); ++i) {
-    if (plan.offsets[i] >= 0) file.write(plan.offsets[i], pieces[i].data.raw(), pieces[i].data.bytes());
+    if (plan.offsets[i] >= 0) order.push_back(i);
+  }
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return plan.offsets[a] < plan.offsets[b]; });
+
+  std::vector<char> mixed(checksum_block_bytes);
+  std::size_t first = 0;  // the first piece that reaches into the block
+  for (std::int64_t begin = 0; begin < digest.bytes; begin += checksum_block_bytes) {
+    before_block();
+    const std::int64_t end = std::min(begin + checksum_block_bytes, digest.bytes);
+    const auto piece_end = [&](std::size_t at) { return plan.offsets[at] + pieces[at].data.bytes(); };
+    while (first < order.size() && piece_end(order[first]) <= begin) ++first;
+    const char* block = nullptr;
+    if (first < order.size() && plan.offsets[order[first]] <= begin && piece_end(order[first]) >= end) {
+      block = static_cast<const char*>(pieces[order[first]].data.raw()) + begin - plan.offsets[order[first]];
+    } else {  // some of HDF5's structures, or of several pieces
+      file.read(begin, mixed.data(), end - begin);
+      for (std::size_t i = first; i < order.size() && plan.offsets[order[i]] < end; ++i) {
+        const std::int64_t at = plan.offsets[order[i]];
+        const std::int64_t from = std::max(at, begin), to = std::min(piece_end(order[i]), end);
+        std::memcpy(mixed.data() + from - begin,
+                    static_cast<const char*>(pieces[order[i]].data.raw()) + from - at,
+                    static_cast<std::size_t>(to - from));
+      }
+      block = mixed.data();
+    }
+    digest.blocks.push_back(xxh3(block, end - begin));
+    file.write(begin, block, end - begin);
+    file.start_sync(begin, end - begin);
   }
   file.sync();
   file.close();
-  return digest_file(plan.path);
+  return digest;
 }
 
-ShardFiles::ShardFiles(std::string step_directory, std::vector<FileDigest> digests)
-    : directory_(std::move(step_directory)), digests_(std::move(digests)), verified_(digests_.size(), false) {}
-
-void ShardFiles::verify(int shard) {
-  const auto i = static_cast<std::size_t>(shard);
-  if (verified_[i]) return;
-  const std::string path = path_of(shard);
-  const FileDigest found = digest_file(path);
-  if (found.bytes != digests_[i].bytes) {
-    throw_error("{}: {} bytes, the manifest says {}: truncated or damaged", path, found.bytes,
-                digests_[i].bytes);
-  }
-  if (found.xxh3 != digests_[i].xxh3) {
-    throw_error("{}: damaged: checksum {}, the manifest says {}", path, found.xxh3,
-                printable(digests_[i].xxh3));
-  }
-  verified_[i] = true;
-}
-
-std::string ShardFiles::path_of(int shard) const {
-  return fmt::format("{}/{}", directory_, shard_name(shard));
-}
-
-std::int64_t ShardFiles::check(const std::string& name, const StoredTensor& tensor, const StoredPiece& piece) {
-  verify(piece.shard);
-  const std::string dataset = dataset_name(name, piece.index);
-  const std::string key = fmt::format("{}/{}", piece.shard, dataset);
-  if (const auto at = offsets_.find(key); at != offsets_.end()) return at->second;
-  if (hdf5_shard_ != piece.shard) {
-    hdf5_ = std::make_unique<Hdf5File>(Hdf5File::open(path_of(piece.shard)));
-    hdf5_shard_ = piece.shard;
-  }
-  const Hdf5DatasetInfo info = hdf5_->info(dataset);
-  const std::string dtype = hdf5_->string_attribute(dataset, "dtype");
-  if (dtype != dtype_name(tensor.dtype) || info.type != hdf5_type_of(tensor.dtype) ||
-      info.dims != list(piece.box.shape) ||
-      hdf5_->i64s_attribute(dataset, "offset") != list(piece.box.offset) ||
-      hdf5_->i64s_attribute(dataset, "global_shape") != list(tensor.global_shape)) {
-    throw_error("{}: dataset {} is {} [{}], not the piece {} {} at {} of {} that the manifest lists",
-                hdf5_->path(), dataset, printable(dtype), fmt::join(info.dims, ", "), dtype_name(tensor.dtype),
-                piece.box.shape.str(), piece.box.offset.str(), tensor.global_shape.str());
-  }
-  offsets_.emplace(key, info.offset_bytes);
-  return info.offset_bytes;
-}
-
-const File& ShardFiles::open(int shard) {
-  for (const auto& [number, file] : open_) {
-    if (number == shard) return file;
-  }
-  if (open_.size() == most_open) open_.pop_front();
-  return open_.emplace_back(shard, File::open(path_of(shard))).second;
-}
-
-void ShardFiles::read(const std::string& name, const StoredTensor& tensor, const StoredPiece& piece,
-                      const Box& target, const Tensor& out) {
-  Box common;
-  if (!intersect(piece.box, target, &common)) return;
-  const std::int64_t offset = check(name, tensor, piece);
-  const File& file = open(piece.shard);
-  const StoredDType stored = stored_dtype(tensor.dtype);
-  const std::int64_t size = dtype_size(tensor.dtype), out_size = dtype_size(out.dtype());
-  const bool is_same = tensor.dtype == out.dtype();
-  BufferedReader reader(file, offset + piece.box.shape.numel() * size);
-  for_each_run(piece.box, target, common, [&](const ElementRun& run) {
-    const std::int64_t at_once = buffer_bytes / size;
-    char* to = static_cast<char*>(out.raw()) + run.target * out_size;
-    if (is_same && run.count >= at_once) return file.read(offset + run.source * size, to, run.count * size);
-    for (std::int64_t i = 0; i < run.count; i += at_once) {
-      const std::int64_t count = std::min(at_once, run.count - i);
-      const char* from = reader.get(offset + (run.source + i) * size, count * size);
-      convert_elements(stored, from, out.dtype(), to + i * out_size, count);
+std::vector<std::string> structure_problems(const std::string& path, const StoredTensors& tensors, int shard) {
+  std::vector<std::string> problems;
+  try {
+    const Hdf5File file = Hdf5File::open(path);
+    for (const auto& [name, tensor] : tensors) {
+      for (const StoredPiece& piece : tensor.pieces) {
+        if (piece.shard != shard) continue;
+        const std::string dataset = dataset_name(name, piece.index);
+        const Hdf5DatasetInfo info = file.info(dataset);
+        const std::string dtype = file.string_attribute(dataset, "dtype");
+        if (dtype != dtype_name(tensor.dtype) || info.type != hdf5_type_of(tensor.dtype) ||
+            info.dims != list(piece.box.shape) || info.offset_bytes != piece.at ||
+            file.i64s_attribute(dataset, "offset") != list(piece.box.offset) ||
+            file.i64s_attribute(dataset, "global_shape") != list(tensor.global_shape)) {
+          problems.push_back(
+              fmt::format("{}: dataset {} is {} [{}] at byte {}, not the piece {} {} at {} of {} that the "
+                          "manifest lists at "
+                          "byte {}",
+                          path, dataset, printable(dtype), fmt::join(info.dims, ", "), info.offset_bytes,
+                          dtype_name(tensor.dtype), piece.box.shape.str(), piece.box.offset.str(),
+                          tensor.global_shape.str(), piece.at));
+        }
+      }
     }
-  });
+  } catch (const Error& error) {  // one problem a shard: the rest of the file may be of no use either
+    problems.push_back(error.what());
+  }
+  return problems;
 }
 
 }  // namespace hysparse

@@ -1,14 +1,12 @@
 #include "checkpoint/writer.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <thread>
 
 #include "checkpoint/agreement.h"
-#include "checkpoint/region.h"
-#include "checkpoint/shard.h"
+#include "checkpoint/save_job.h"
 #include "checkpoint/step_directories.h"
 #include "core/error.h"
 
@@ -16,44 +14,9 @@ namespace hysparse {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A rank's text for the others: its report, or why there is none.
-constexpr char written = '+', failed = '-';
-
-/// Throws Failure when the pieces of a tensor leave elements out.
-void check_coverage(const Manifest& manifest) {
-  for (const auto& [name, tensor] : manifest.tensors) {
-    if (const auto missing = uncovered(tensor, whole_box(tensor.global_shape))) {
-      throw_failure("tensor {} {}: no rank saves {} at {}", name, tensor.global_shape.str(),
-                    missing->shape.str(), missing->offset.str());
-    }
-  }
-}
+using Clock = std::chrono::steady_clock;
 
 }  // namespace
-
-/// A save in flight. The thread writes `report`, then `done`; nothing else of it is shared.
-struct CheckpointWriter::Job {
-  CheckpointInfo info;
-  std::vector<Piece> pieces;
-  ShardPlan plan;
-  std::string report;
-  std::atomic<bool> done{false};
-  std::thread thread;
-
-  ~Job() {
-    if (thread.joinable()) thread.join();
-  }
-  void run() noexcept {
-    try {
-      report = written + report_text({fill_shard(plan, pieces), std::move(plan.tensors)});
-    } catch (const std::exception& error) {
-      report = failed + std::string(error.what());
-    }
-    pieces.clear();
-    done = true;
-  }
-};
 
 CheckpointWriter::CheckpointWriter(std::string run_directory, int keep, Communicator& world)
     : run_directory_(std::move(run_directory)),
@@ -72,47 +35,72 @@ CheckpointWriter::CheckpointWriter(std::string run_directory, int keep, Communic
 
 CheckpointWriter::~CheckpointWriter() = default;
 
+void CheckpointWriter::reserve_staging(std::int64_t bytes) {
+  if (bytes > 0 && (!staging_.defined() || staging_.numel() < bytes)) {
+    staging_ = {};  // before the new one
+    staging_ = Tensor::empty_page_locked({bytes}, DType::u8);
+  }
+}
+
+void CheckpointWriter::stage(std::vector<Piece>& pieces) {
+  std::int64_t bytes = 0;
+  for (const Piece& piece : pieces) bytes += room_of(piece.data);
+  reserve_staging(bytes);
+  copy_into(staging_, pieces);
+}
+
 void CheckpointWriter::save(const CheckpointInfo& info, std::vector<Piece> pieces, bool async) {
+  const auto start = Clock::now();
   finish();
+  seconds_waited_ = std::chrono::duration<double>(Clock::now() - start).count();
   HYSPARSE_CHECK(info.step >= 0, "step {}", info.step);
-  const std::string partial = fmt::format("{}/{}{}", directory_, step_name(info.step), partial_suffix);
+  const SavePlace place{directory_, info.step, world_.rank(), world_.size(), keep_};
   agree(world_, [&] {
     if (world_.rank() != 0) return;
     remove_leftovers(run_directory_);
     std::error_code error;
-    fs::create_directory(partial, error);
-    if (error) throw_failure("{}: cannot make the directory: {}", partial, error.message());
+    fs::create_directory(place.partial(), error);
+    if (error) throw_failure("{}: cannot make the directory: {}", place.partial(), error.message());
   });
-
-  auto job = std::make_unique<Job>();
-  try {
-    agree(world_, [&] {
-      job->info = info;
-      job->plan = create_shard(fmt::format("{}/{}", partial, shard_name(world_.rank())), pieces, info.step,
-                               world_.rank());
-      if (async) {
-        for (Piece& piece : pieces) piece.data = piece.data.clone();
-      }
-      job->pieces = std::move(pieces);
-      job->thread = std::thread([raw = job.get()] { raw->run(); });
-    });
-  } catch (const Failure&) {
-    job.reset();  // waits for a thread that did start
-    discard(partial);
-    throw;
-  }
-  job_ = std::move(job);
+  const bool on_gpu = std::any_of(pieces.begin(), pieces.end(), [](const Piece& piece) {
+    return piece.data.defined() && !piece.data.device().is_cpu();
+  });
+  if (on_gpu) stage(pieces);
+  job_ = std::make_unique<SaveJob>(place, info, std::move(pieces), async && !on_gpu);
   if (!async) finish();
+}
+
+void CheckpointWriter::await_copy() {
+  if (job_ != nullptr) job_->await_copy();
 }
 
 bool CheckpointWriter::poll() {
   if (job_ == nullptr) return true;
   const Tensor all = Tensor::empty({world_.size()}, DType::u8);
-  world_.all_gather(Tensor::from<std::uint8_t>({job_->done ? std::uint8_t{1} : std::uint8_t{0}}, {1}), all);
-  const std::uint8_t* done = all.data<std::uint8_t>();
-  if (!std::all_of(done, done + world_.size(), [](std::uint8_t d) { return d == 1; })) return false;
-  complete();
+  const SaveJob::State own = job_->state();
+  world_.all_gather(Tensor::from<std::uint8_t>({static_cast<std::uint8_t>(own)}, {1}), all);
+  const auto is = [&](SaveJob::State state) {
+    return [state](std::uint8_t other) { return other == static_cast<std::uint8_t>(state); };
+  };
+  const std::uint8_t* begin = all.data<std::uint8_t>();
+  if (std::any_of(begin, begin + world_.size(), is(SaveJob::State::failed))) fail(own);
+  if (!std::all_of(begin, begin + world_.size(), is(SaveJob::State::done))) return false;
+  job_.reset();
   return true;
+}
+
+void CheckpointWriter::fail(SaveJob::State own) {
+  job_->give_up();
+  const std::unique_ptr<SaveJob> job = std::move(job_);
+  const std::string partial = job->place().partial();
+  // Of those that had failed by themselves: the others have only given up since.
+  const std::vector<std::string> messages =
+      gather_texts(world_, own == SaveJob::State::failed ? job->message() : "");
+  std::error_code ignored;  // what stays is removed with the next leftovers
+  if (world_.rank() == 0) fs::remove_all(partial, ignored);
+  world_.barrier();
+  agree_on_failures(messages);
+  HYSPARSE_CHECK(false, "a failed save without a message");
 }
 
 void CheckpointWriter::finish() {
@@ -122,43 +110,6 @@ void CheckpointWriter::finish() {
     std::this_thread::sleep_for(pause);
     pause = std::min(2 * pause, longest_pause);
   }
-}
-
-void CheckpointWriter::complete() {
-  const std::unique_ptr<Job> job = std::move(job_);
-  job->thread.join();
-  const std::string partial = fmt::format("{}/{}{}", directory_, step_name(job->info.step), partial_suffix);
-  try {
-    const std::vector<std::string> reports = gather_texts(world_, job->report);
-    std::vector<std::string> failures;
-    for (const std::string& report : reports) failures.push_back(report[0] == failed ? report.substr(1) : "");
-    agree_on_failures(failures);
-    agree(world_, [&] {
-      if (world_.rank() == 0) commit(job->info, reports);
-    });
-  } catch (const Failure&) {
-    discard(partial);
-    throw;
-  }
-}
-
-void CheckpointWriter::commit(const CheckpointInfo& info, const std::vector<std::string>& reports) {
-  const std::string partial = fmt::format("{}/{}{}", directory_, step_name(info.step), partial_suffix);
-  Manifest manifest;
-  manifest.info = info;
-  for (int shard = 0; shard < world_.size(); ++shard) {
-    const std::string_view report = reports[static_cast<std::size_t>(shard)];
-    add_report(parse_report(report.substr(1), shard), &manifest);
-  }
-  check_coverage(manifest);
-  check_shard_sizes(manifest, partial);  // sees that all ranks write to the same file system
-  write_file_atomically(fmt::format("{}/{}", partial, manifest_file), manifest_text(manifest));
-  publish_step(directory_, info.step, keep_);
-}
-
-void CheckpointWriter::discard(const std::string& partial) {
-  std::error_code ignored;  // what stays is removed with the next leftovers
-  if (world_.rank() == 0) fs::remove_all(partial, ignored);
 }
 
 }  // namespace hysparse

@@ -59,6 +59,23 @@ struct Hdf5DatasetInfo {
   std::int64_t bytes() const { return numel() * hdf5_type_size(type); }
 };
 
+/// A dataset to be made. Elements not written yet are undefined.
+struct Hdf5NewDataset {
+  struct Numbers {
+    const char* name;
+    std::span<const std::int64_t> values;
+  };
+  struct Text {
+    const char* name;
+    std::string_view value;  ///< without NUL bytes
+  };
+  const std::string& name;
+  Hdf5Type type;
+  std::span<const std::int64_t> dims;
+  std::span<const Numbers> numbers;
+  std::span<const Text> texts;
+};
+
 class Hdf5File {
  public:
   /// A new file for writing, in place of one that is there. Datasets begin at multiples of 64 bytes.
@@ -83,6 +100,9 @@ class Hdf5File {
   void write(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims, const void* data);
   /// Elements not written yet are undefined.
   void create_dataset(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims);
+  /// The same with its attributes, several times as fast as set_attribute by set_attribute. Returns the offset
+  /// of its first element in the file, 0 when there is none.
+  std::int64_t create_dataset(const Hdf5NewDataset& dataset);
   /// Writes the box [offset, offset + count) of a dataset; `data` is dense, of `type`, which must be the
   /// dataset's.
   void write_slab(const std::string& name, Hdf5Type type, std::span<const std::int64_t> offset,
@@ -121,9 +141,17 @@ class Hdf5File {
 
  private:
   struct Attribute;
+  Hdf5Handle make_dataset(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims);
   Attribute open_attribute(const std::string& object, const std::string& name) const;
   void write_attribute(const std::string& object, const std::string& name, std::int64_t type,
                        std::int64_t space, const void* data);
+  /// `owner` ("dataset x: ") begins what a message says after the path.
+  void write_text(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                  std::string_view value);
+  void write_numbers(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                     std::span<const std::int64_t> values);
+  void write_value(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                   std::int64_t type, std::int64_t space, const void* data);
   /// Reads a numeric attribute of `expected` elements (-1: any number up to 8 Ki), converted to the memory
   /// type.
   template <class T>

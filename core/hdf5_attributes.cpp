@@ -52,27 +52,44 @@ Hdf5File::Attribute Hdf5File::open_attribute(const std::string& object, const st
   return attribute;
 }
 
-void Hdf5File::write_attribute(const std::string& object, const std::string& name, std::int64_t type,
-                               std::int64_t space, const void* data) {
-  const Hdf5Handle parent = open_object(object);
+void Hdf5File::write_value(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                           std::int64_t type, std::int64_t space, const void* data) {
   const Hdf5Handle attribute(H5Acreate2(parent.id(), name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
                              H5Aclose);
   if (!attribute.valid() || H5Awrite(attribute.id(), type, data) < 0) {
-    throw_failure("{}: {}cannot write attribute {}: {}", path_, owner(object), name, reason());
+    throw_failure("{}: {}cannot write attribute {}: {}", path_, owner, name, reason());
   }
 }
 
-void Hdf5File::set_attribute(const std::string& object, const std::string& name, std::string_view value) {
-  quiet();
+void Hdf5File::write_text(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                          std::string_view value) {
   HYSPARSE_CHECK(value.find('\0') == std::string_view::npos, "attribute {} holds a NUL byte", name);
   const std::string text(value);
   const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
   const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   if (!type.valid() || !space.valid() || H5Tset_size(type.id(), text.size() + 1) < 0 ||
       H5Tset_cset(type.id(), H5T_CSET_UTF8) < 0) {
-    throw_failure("{}: {}attribute {}: {}", path_, owner(object), name, reason());
+    throw_failure("{}: {}attribute {}: {}", path_, owner, name, reason());
   }
-  write_attribute(object, name, type.id(), space.id(), text.c_str());
+  write_value(parent, owner, name, type.id(), space.id(), text.c_str());
+}
+
+void Hdf5File::write_numbers(const Hdf5Handle& parent, const std::string& owner, const std::string& name,
+                             std::span<const std::int64_t> values) {
+  const hsize_t size = values.size();
+  const Hdf5Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
+  static constexpr std::int64_t none = 0;
+  write_value(parent, owner, name, H5T_STD_I64LE, space.id(), values.empty() ? &none : values.data());
+}
+
+void Hdf5File::write_attribute(const std::string& object, const std::string& name, std::int64_t type,
+                               std::int64_t space, const void* data) {
+  write_value(open_object(object), owner(object), name, type, space, data);
+}
+
+void Hdf5File::set_attribute(const std::string& object, const std::string& name, std::string_view value) {
+  quiet();
+  write_text(open_object(object), owner(object), name, value);
 }
 
 void Hdf5File::set_attribute(const std::string& object, const std::string& name, std::int64_t value) {
@@ -96,10 +113,7 @@ void Hdf5File::set_attribute(const std::string& object, const std::string& name,
 void Hdf5File::set_attribute(const std::string& object, const std::string& name,
                              std::span<const std::int64_t> values) {
   quiet();
-  const hsize_t size = values.size();
-  const Hdf5Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
-  static constexpr std::int64_t none = 0;
-  write_attribute(object, name, H5T_STD_I64LE, space.id(), values.empty() ? &none : values.data());
+  write_numbers(open_object(object), owner(object), name, values);
 }
 
 bool Hdf5File::has_attribute(const std::string& object, const std::string& name) const {

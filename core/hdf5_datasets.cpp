@@ -36,7 +36,7 @@ std::string dims_text(std::span<const std::int64_t> dims) {
 
 }  // namespace
 
-void Hdf5File::create_dataset(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims) {
+Hdf5Handle Hdf5File::make_dataset(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims) {
   quiet();
   const Hdf5Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   const Hdf5Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -54,6 +54,22 @@ void Hdf5File::create_dataset(const std::string& name, Hdf5Type type, std::span<
   if (!dataset.valid()) {
     throw_failure("{}: cannot create dataset {} {}: {}", path_, name, dims_text(dims), reason());
   }
+  return dataset;
+}
+
+void Hdf5File::create_dataset(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims) {
+  make_dataset(name, type, dims);
+}
+
+std::int64_t Hdf5File::create_dataset(const Hdf5NewDataset& dataset) {
+  const Hdf5Handle made = make_dataset(dataset.name, dataset.type, dataset.dims);
+  const std::string owner = fmt::format("dataset {}: ", dataset.name);
+  for (const Hdf5NewDataset::Numbers& n : dataset.numbers) write_numbers(made, owner, n.name, n.values);
+  for (const Hdf5NewDataset::Text& t : dataset.texts) write_text(made, owner, t.name, t.value);
+  if (std::find(dataset.dims.begin(), dataset.dims.end(), 0) != dataset.dims.end()) return 0;
+  const haddr_t offset = H5Dget_offset(made.id());
+  if (offset == HADDR_UNDEF) throw_failure("{}: {}has no place in the file: {}", path_, owner, reason());
+  return static_cast<std::int64_t>(offset);
 }
 
 void Hdf5File::write(const std::string& name, Hdf5Type type, std::span<const std::int64_t> dims,

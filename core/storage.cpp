@@ -36,12 +36,27 @@ std::shared_ptr<Storage> Storage::allocate(std::int64_t bytes, Device device) {
   void* data = allocate_bytes(bytes, device);
   const MemoryPurpose purpose = current_memory_purpose();
   count_memory(device, purpose, bytes);
-  return std::shared_ptr<Storage>(new Storage(data, bytes, device, purpose));
+  return std::shared_ptr<Storage>(new Storage(data, bytes, device, purpose, false));
+}
+
+std::shared_ptr<Storage> Storage::allocate_page_locked(std::int64_t bytes) {
+  if constexpr (cuda_build) {
+    HYSPARSE_CHECK(bytes >= 0, "bytes {}", bytes);
+    void* data = cuda::allocate_page_locked(bytes);
+    const MemoryPurpose purpose = current_memory_purpose();
+    count_memory(Device{}, purpose, bytes);
+    return std::shared_ptr<Storage>(new Storage(data, bytes, Device{}, purpose, true));
+  }
+  return allocate(bytes, Device{});
 }
 
 Storage::~Storage() {
   count_memory(device_, purpose_, -bytes_);
   if constexpr (cuda_build) {
+    if (page_locked_) {
+      cuda::free_page_locked(data_);
+      return;
+    }
     if (!device_.is_cpu()) {
       cuda::free(data_);
       return;

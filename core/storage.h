@@ -17,6 +17,8 @@ class Storage {
 
   /// Uninitialised. Throws Failure when the memory is not to be had, Error for a device this build lacks.
   static std::shared_ptr<Storage> allocate(std::int64_t bytes, Device device);
+  /// The same on the host, page-locked where the build has CUDA.
+  static std::shared_ptr<Storage> allocate_page_locked(std::int64_t bytes);
 
   ~Storage();
   Storage(const Storage&) = delete;
@@ -27,12 +29,13 @@ class Storage {
   Device device() const { return device_; }
 
  private:
-  Storage(void* data, std::int64_t bytes, Device device, MemoryPurpose purpose)
-      : data_(data), bytes_(bytes), device_(device), purpose_(purpose) {}
+  Storage(void* data, std::int64_t bytes, Device device, MemoryPurpose purpose, bool page_locked)
+      : data_(data), bytes_(bytes), device_(device), purpose_(purpose), page_locked_(page_locked) {}
   void* data_;
   std::int64_t bytes_;
   Device device_;
   MemoryPurpose purpose_;
+  bool page_locked_;
 };
 
 }  // namespace hysparse

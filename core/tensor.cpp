@@ -55,6 +55,15 @@ Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
   return t;
 }
 
+Tensor Tensor::empty_page_locked(Shape shape, DType dtype) {
+  Tensor t;
+  t.shape_ = shape;
+  t.numel_ = shape.numel();
+  t.dtype_ = dtype;
+  t.storage_ = Storage::allocate_page_locked(t.bytes());
+  return t;
+}
+
 void* Tensor::raw() const {
   HYSPARSE_CHECK(defined());
   return static_cast<char*>(storage_->data()) + offset_bytes_;
@@ -75,6 +84,18 @@ Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
   t.offset_bytes_ += begin * row * dtype_size(dtype_);
   t.shape_.set(0, end - begin);
   t.numel_ = t.shape_.numel();
+  return t;
+}
+
+Tensor Tensor::part(std::int64_t offset, Shape shape, DType dtype) const {
+  const std::int64_t size = dtype_size(dtype);
+  HYSPARSE_CHECK(defined() && offset >= 0 && offset % size == 0 && shape.numel() * size <= bytes() - offset,
+                 "{} {} at byte {} of {}", shape.str(), dtype_name(dtype), offset, bytes());
+  Tensor t = *this;
+  t.offset_bytes_ += offset;
+  t.shape_ = shape;
+  t.numel_ = shape.numel();
+  t.dtype_ = dtype;
   return t;
 }
 

@@ -20,6 +20,9 @@ class Tensor {
   /// Uninitialised elements.
   static Tensor empty(Shape shape, DType dtype, Device device = {});
   static Tensor zeros(Shape shape, DType dtype, Device device = {});
+  /// On the host, uninitialised; page-locked in builds with CUDA, so that a GPU copies to it at full speed.
+  /// Slow to make: for memory that stays.
+  static Tensor empty_page_locked(Shape shape, DType dtype);
   /// A CPU tensor with the given elements, in row-major order; their number must be shape.numel().
   template <class T>
   static Tensor from(const std::vector<T>& values, Shape shape);
@@ -46,6 +49,8 @@ class Tensor {
   Tensor view(Shape shape) const;
   /// Rows [begin, end) of dim 0.
   Tensor slice(std::int64_t begin, std::int64_t end) const;
+  /// `shape` elements of `dtype` in this tensor's memory, from byte `offset` on.
+  Tensor part(std::int64_t offset, Shape shape, DType dtype) const;
   Tensor clone() const;
   /// The same on another device; the same handle when it lies there already. From a GPU: waits for what made
   /// it. To one: in the order of the compute stream.

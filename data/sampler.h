@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "data/token_file.h"
+#include "data/blend.h"
+#include "data/token_dataset.h"
 
 namespace hysparse {
 
@@ -16,9 +18,12 @@ class WindowSource {
   virtual std::int64_t seq_len() const = 0;
   /// Windows there are before they repeat or end.
   virtual std::int64_t windows() const = 0;
-  /// Writes window `index` >= 0 to `out`, seq_len + 1 tokens. Throws Error for an id outside the file's
-  /// vocabulary.
-  virtual void fill(std::int64_t index, std::int32_t* out) = 0;
+  /// Writes window `index` >= 0 to `out`, seq_len + 1 tokens; unless it is null also to `document_starts`, for
+  /// each of them, at which of them its document begins: 0 for the piece of a document that the window's front
+  /// cuts, t where token t is its document's first. Throws Error for an id outside the file's vocabulary.
+  virtual void fill(std::int64_t index, std::int32_t* out, std::int32_t* document_starts) = 0;
+  /// Targets of the window that are the first token of their document, so that no token of it is before them.
+  virtual std::int64_t crossings(std::int64_t index) = 0;
 };
 
 /// Endless shuffled windows for training, a pure function of (file, seq_len, seed, index). Index i is window i
@@ -31,17 +36,20 @@ class WindowSource {
 class TokenSampler final : public WindowSource {
  public:
   /// `file` must outlive the sampler. Throws Error when it holds fewer than seq_len + 1 tokens.
-  TokenSampler(const TokenFile& file, std::int64_t seq_len, std::uint64_t seed);
+  TokenSampler(const TokenDataset& file, std::int64_t seq_len, std::uint64_t seed);
 
   std::int64_t seq_len() const override { return seq_len_; }
   /// Windows of one epoch.
   std::int64_t windows() const override { return windows_; }
-  void fill(std::int64_t index, std::int32_t* out) override;
+  void fill(std::int64_t index, std::int32_t* out, std::int32_t* document_starts) override;
+  std::int64_t crossings(std::int64_t index) override;
 
  private:
   void prepare_epoch(std::int64_t epoch);
+  std::int64_t position_of(std::int64_t index);
+  std::size_t document_at(std::int64_t position) const;
 
-  const TokenFile& file_;
+  const TokenDataset& file_;
   std::int64_t seq_len_;
   std::uint64_t seed_;
   std::int64_t windows_;
@@ -51,21 +59,41 @@ class TokenSampler final : public WindowSource {
   std::vector<std::int64_t> window_order_;
 };
 
-/// The windows of a stream in order, from its start, for evaluation.
+/// The windows of a dataset in order, from its start, for evaluation.
 class SequentialWindows final : public WindowSource {
  public:
   /// `tokens` must outlive the windows. Throws Error when it holds fewer than seq_len + 1 tokens.
-  SequentialWindows(const TokenStream& tokens, std::int64_t seq_len);
+  SequentialWindows(const TokenDataset& tokens, std::int64_t seq_len);
 
   std::int64_t seq_len() const override { return seq_len_; }
   std::int64_t windows() const override { return windows_; }
   /// Throws Error when index >= windows().
-  void fill(std::int64_t index, std::int32_t* out) override;
+  void fill(std::int64_t index, std::int32_t* out, std::int32_t* document_starts) override;
+  std::int64_t crossings(std::int64_t index) override;
 
  private:
-  const TokenStream& tokens_;
+  void require(std::int64_t index) const;
+
+  const TokenDataset& tokens_;
   std::int64_t seq_len_;
   std::int64_t windows_;
+};
+
+/// Several sources in turn, by weights: window i is window `sample` of source `source` of Blend::at(i).
+class BlendedWindows final : public WindowSource {
+ public:
+  /// At least one source, all of one seq_len. Throws the Errors of Blend.
+  BlendedWindows(std::vector<std::unique_ptr<WindowSource>> sources, const std::vector<double>& weights);
+
+  std::int64_t seq_len() const override { return sources_.front()->seq_len(); }
+  /// Windows before a source repeats or ends.
+  std::int64_t windows() const override;
+  void fill(std::int64_t index, std::int32_t* out, std::int32_t* document_starts) override;
+  std::int64_t crossings(std::int64_t index) override;
+
+ private:
+  std::vector<std::unique_ptr<WindowSource>> sources_;
+  Blend blend_;
 };
 
 }  // namespace hysparse

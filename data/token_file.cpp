@@ -1,6 +1,5 @@
 #include "data/token_file.h"
 
-#include <cstring>
 #include <limits>
 
 #include "core/error.h"
@@ -8,25 +7,6 @@
 
 namespace hysparse {
 namespace {
-
-template <class T>
-T load(const std::byte* array, std::int64_t index) {  // HDF5 promises no alignment
-  T value;
-  std::memcpy(&value, array + index * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
-  return value;
-}
-
-/// Copies and widens; returns the largest id.
-template <class T>
-std::uint32_t copy_ids(const std::byte* tokens, std::int64_t begin, std::span<std::int32_t> out) {
-  std::uint32_t largest = 0;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::uint32_t id = load<T>(tokens, begin + static_cast<std::int64_t>(i));
-    out[i] = static_cast<std::int32_t>(id);
-    largest = id > largest ? id : largest;
-  }
-  return largest;
-}
 
 Hdf5DatasetInfo one_dim(const Hdf5File& file, const std::string& name) {
   const Hdf5DatasetInfo info = file.info(name);
@@ -74,49 +54,36 @@ TokenFile::TokenFile(const std::string& path) : path_(path) {
     }
     info_ = read_info(file);
   }
-  num_tokens_ = tokens.numel();
+  const std::int64_t num_tokens = tokens.numel();
   num_documents_ = doc_ends.numel();
-  if (num_tokens_ == 0 || num_documents_ == 0) throw_error("{}: has no tokens", path);
-  wide_ = tokens.type == Hdf5Type::u32;
+  if (num_tokens == 0 || num_documents_ == 0) throw_error("{}: has no tokens", path);
 
   file_ = MappedFile(path);
   if (tokens.offset_bytes + tokens.bytes() > file_.bytes() ||
       doc_ends.offset_bytes + doc_ends.bytes() > file_.bytes()) {
     throw_error("{}: the file shrank while it was opened", path);
   }
-  tokens_ = file_.data() + tokens.offset_bytes;
+  tokens_ = TokenArray(file_.data() + tokens.offset_bytes, num_tokens,
+                       tokens.type == Hdf5Type::u32 ? TokenType::u32 : TokenType::u16);
   doc_ends_ = file_.data() + doc_ends.offset_bytes;
 
   std::uint64_t previous = 0;
   for (std::int64_t i = 0; i < num_documents_; ++i) {
-    const auto end = load<std::uint64_t>(doc_ends_, i);
+    const auto end = load_element<std::uint64_t>(doc_ends_, i);
     if (end <= previous) throw_error("{}: doc_ends[{}] is {} after {}: not increasing", path, i, end, previous);
-    if (end > static_cast<std::uint64_t>(num_tokens_)) {
-      throw_error("{}: doc_ends[{}] is {}, past the {} tokens", path, i, end, num_tokens_);
+    if (end > static_cast<std::uint64_t>(num_tokens)) {
+      throw_error("{}: doc_ends[{}] is {}, past the {} tokens", path, i, end, num_tokens);
     }
     previous = end;
   }
-  if (previous != static_cast<std::uint64_t>(num_tokens_)) {
-    throw_error("{}: the last document ends at {}, but there are {} tokens", path, previous, num_tokens_);
+  if (previous != static_cast<std::uint64_t>(num_tokens)) {
+    throw_error("{}: the last document ends at {}, but there are {} tokens", path, previous, num_tokens);
   }
 }
 
 std::int64_t TokenFile::document_end(std::int64_t i) const {
   HYSPARSE_CHECK(i >= 0 && i < num_documents_, "document {} of {}", i, num_documents_);
-  return load<std::int64_t>(doc_ends_, i);
-}
-
-void TokenFile::read(std::int64_t begin, std::span<std::int32_t> out) const {
-  const auto count = static_cast<std::int64_t>(out.size());
-  HYSPARSE_CHECK(begin >= 0 && begin <= num_tokens_ && count <= num_tokens_ - begin, "[{}, +{}) of {}", begin,
-                 count, num_tokens_);
-  const std::uint32_t largest =
-      wide_ ? copy_ids<std::uint32_t>(tokens_, begin, out) : copy_ids<std::uint16_t>(tokens_, begin, out);
-  if (out.empty() || largest < static_cast<std::uint32_t>(info_.vocab_size)) return;
-  for (std::int64_t i = begin;; ++i) {
-    const std::uint32_t id = wide_ ? load<std::uint32_t>(tokens_, i) : load<std::uint16_t>(tokens_, i);
-    if (id == largest) throw_error("{}: token {} is {}, but vocab_size is {}", path_, i, id, info_.vocab_size);
-  }
+  return load_element<std::int64_t>(doc_ends_, i);
 }
 
 }  // namespace hysparse

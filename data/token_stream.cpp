@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "data/token_file.h"
 
 namespace hysparse {
 
@@ -44,29 +43,6 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   return *this;
-}
-
-RawTokenFile::RawTokenFile(const std::string& path) : path_(path), file_(path) {
-  if (file_.bytes() == 0) throw_error("{}: empty file, expected int32 tokens", path);
-  if (file_.bytes() % 4 != 0) {
-    throw_error("{}: {} bytes are not whole int32 tokens (a multiple of 4 bytes)", path, file_.bytes());
-  }
-}
-
-void RawTokenFile::read(std::int64_t begin, std::span<std::int32_t> out) const {
-  const auto count = static_cast<std::int64_t>(out.size());
-  HYSPARSE_CHECK(begin >= 0 && begin <= num_tokens() && count <= num_tokens() - begin, "[{}, +{}) of {}", begin,
-                 count, num_tokens());
-  if (out.empty()) return;
-  std::memcpy(out.data(), file_.data() + begin * 4, out.size_bytes());
-  const auto bad = std::find_if(out.begin(), out.end(), [](std::int32_t id) { return id < 0; });
-  if (bad != out.end())
-    throw_error("{}: token {} is {}: ids are >= 0", path_, begin + (bad - out.begin()), *bad);
-}
-
-std::unique_ptr<TokenStream> open_token_stream(const std::string& path) {
-  if (path.ends_with(".bin")) return std::make_unique<RawTokenFile>(path);
-  return std::make_unique<TokenFile>(path);
 }
 
 std::int32_t check_ids(const TokenStream& tokens) {

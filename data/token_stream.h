@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -22,6 +21,7 @@ class MappedFile {
   /// nullptr for an empty file.
   const std::byte* data() const { return data_; }
   std::int64_t bytes() const { return bytes_; }
+  std::span<const std::byte> span() const { return {data_, static_cast<std::size_t>(bytes_)}; }
 
  private:
   const std::byte* data_ = nullptr;
@@ -37,23 +37,6 @@ class TokenStream {
   /// id that the file's vocabulary does not hold.
   virtual void read(std::int64_t begin, std::span<std::int32_t> out) const = 0;
 };
-
-/// Raw little-endian int32 tokens (tokens.bin). Throws Error when the size is not a positive multiple of 4;
-/// read() refuses negative ids.
-class RawTokenFile final : public TokenStream {
- public:
-  explicit RawTokenFile(const std::string& path);
-  const std::string& path() const override { return path_; }
-  std::int64_t num_tokens() const override { return file_.bytes() / 4; }
-  void read(std::int64_t begin, std::span<std::int32_t> out) const override;
-
- private:
-  std::string path_;
-  MappedFile file_;
-};
-
-/// A RawTokenFile for a name that ends in .bin, else a TokenFile.
-std::unique_ptr<TokenStream> open_token_stream(const std::string& path);
 
 /// Reads the whole stream, so that a bad id is found now. Returns the largest id.
 std::int32_t check_ids(const TokenStream& tokens);

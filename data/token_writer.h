@@ -1,68 +1,87 @@
-/// Writes an HDF5 token dataset (data/token_file.h) of a length not known beforehand, in bounded memory: tokens
-/// and document ends go to unnamed temporary files beside the output, then into the HDF5 file once they are
-/// counted. The output appears under its name, complete and on disk, or not at all.
+/// Writes a token dataset of any format but raw, of a length not known beforehand, in bounded memory. Ids go
+/// straight to their place in the file that will be the output, under the name OUTPUT.partial; document ends to
+/// OUTPUT.partial-ends. Outputs appear under their names complete and on disk, or not at all; where a dataset
+/// has several files, the one that makes it readable comes last, and an old one is taken away first.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "data/token_file.h"
+#include "data/partial_file.h"
+#include "data/token_dataset.h"
 
 namespace hysparse {
 
-/// A temporary file without a name, written from the front and read back; gone with its owner.
-class SpoolFile {
- public:
-  /// Beside `path`. Throws Error when its directory is missing or not writable.
-  explicit SpoolFile(const std::string& path);
-  ~SpoolFile();
-  SpoolFile(const SpoolFile&) = delete;
-  SpoolFile& operator=(const SpoolFile&) = delete;
+/// The format that an output's name asks for: .idx megatron, .ds datatrove, .bin llmc, any other hdf5.
+TokenFormat token_format_of_name(const std::string& path);
+/// The files of a dataset, the one with the ids first. For megatron `path` may be either file or the prefix.
+std::vector<std::string> token_output_files(const std::string& path, TokenFormat format);
+/// The temporary files of a writer.
+std::vector<std::string> token_partial_files(const std::string& path, TokenFormat format);
 
-  void append(const void* data, std::int64_t bytes);
-  /// Bytes appended so far.
-  std::int64_t bytes() const { return written_ + static_cast<std::int64_t>(buffer_.size()); }
-  /// The bytes [offset, offset + bytes). Throws Failure when they cannot be read.
-  void read(std::int64_t offset, void* data, std::int64_t bytes);
-
- private:
-  void flush();
-  std::string path_;
-  int fd_ = -1;
-  std::int64_t written_ = 0;
-  std::vector<char> buffer_;
+/// How far a writer has come: enough for a later process to go on from there.
+struct TokenWriterState {
+  std::int64_t tokens = 0;
+  std::int64_t documents = 0;
 };
 
 class TokenWriter {
  public:
-  /// Throws Error when `path` is a directory, or its directory is missing or not writable.
-  TokenWriter(const std::string& path, const TokenFileInfo& info);
-  /// Removes the temporary file, if any.
+  /// `resume` goes on with the temporary files of a writer that was killed, from a state that it had reached in
+  /// sync(). Throws Error when `path` is a directory, its directory is missing or not writable, another process
+  /// writes the same output, or the temporary files hold less than `resume` says.
+  TokenWriter(const std::string& path, TokenFileInfo info, TokenFormat format = TokenFormat::hdf5,
+              const TokenWriterState& resume = {});
+  /// Removes the temporary files, unless they are kept.
   ~TokenWriter();
   TokenWriter(const TokenWriter&) = delete;
   TokenWriter& operator=(const TokenWriter&) = delete;
 
+  /// Bytes of an id in the file: 2 for at most 65536 ids, else 4.
+  std::int64_t id_bytes() const { return id_bytes_; }
   /// One document; its tokens, eos_id included, must be in the vocabulary and at least one. Throws Failure when
   /// the disk is full.
   void append_document(std::span<const std::int32_t> tokens);
+  /// Documents one after another, their ids as in the file and already held against the vocabulary, and the
+  /// number of tokens of each.
+  void append_documents(std::span<const std::byte> ids, std::span<const std::int64_t> lengths);
   std::int64_t num_tokens() const { return num_tokens_; }
   std::int64_t num_documents() const { return doc_ends_.bytes() / 8; }
 
-  /// Writes the whole HDF5 file under a temporary name and syncs it. At least one document must be there.
+  /// What was appended so far, to disk.
+  TokenWriterState sync();
+  /// From now on the temporary files outlive this writer, unless it commits.
+  void keep() { keep_ = true; }
+  void discard() { keep_ = false; }
+  /// Completes the files under temporary names and syncs them. At least one document must be there.
   void finish();
-  /// After finish(): gives the file its name, in place of one that is there.
+  /// After finish(): gives the files their names, in place of those that are there.
   void commit();
 
  private:
-  std::string path_, temporary_;
+  void finish_hdf5();
+  void finish_megatron();
+  void finish_datatrove();
+  void finish_llmc();
+  /// A further output file of `bytes`, written by `fill`.
+  template <class Fill>
+  void write_beside(const std::string& output, Fill&& fill);
+
+  std::string path_;
   TokenFileInfo info_;
-  bool wide_;
-  SpoolFile tokens_, doc_ends_;
+  TokenFormat format_;
+  std::vector<std::string> outputs_;
+  std::int64_t id_bytes_;
+  PartialFile ids_, doc_ends_;
   std::int64_t num_tokens_ = 0;
   std::vector<std::uint16_t> narrow_;
-  bool finished_ = false;
+  std::vector<std::uint64_t> ends_;
+  std::vector<std::pair<std::string, std::string>> renames_;  // temporary to final, in order
+  bool finished_ = false, keep_ = false;
 };
 
 }  // namespace hysparse

@@ -1,38 +1,10 @@
 #include "data/tokenizer.h"
 
-#include "core/error.h"
-#include "core/random.h"
+#include "data/tokenizer/bpe_tokenizer.h"
+#include "data/tokenizer/byte_tokenizer.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace hysparse {
-namespace {
-
-class ByteTokenizer final : public Tokenizer {
- public:
-  static constexpr std::int32_t eos = 256;
-  static constexpr std::int64_t vocab = 320;  // 257 up to a multiple of 64
-
-  void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
-    const std::size_t begin = ids.size();
-    ids.resize(begin + text.size());
-    for (std::size_t i = 0; i < text.size(); ++i) ids[begin + i] = static_cast<unsigned char>(text[i]);
-  }
-
-  std::string decode(std::int32_t id) const override {
-    if (id < 0 || id >= vocab)
-      throw_error("token id {} is outside the byte tokenizer's vocabulary 0..{}", id, vocab - 1);
-    if (id < eos) return std::string(1, static_cast<char>(id));
-    return id == eos ? "<|endoftext|>" : "";
-  }
-
-  std::int64_t vocab_size() const override { return vocab; }
-  std::int32_t eos_id() const override { return eos; }
-  std::string name() const override { return "byte"; }
-  std::string hash() const override {
-    return fmt::format("{:016x}", hash_name("byte: 0..255 bytes, 256 <|endoftext|>, 257..319 padding"));
-  }
-};
-
-}  // namespace
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   std::vector<std::int32_t> ids;
@@ -46,12 +18,16 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   return text;
 }
 
-std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name, const std::string& eos) {
   if (name == "byte") return std::make_unique<ByteTokenizer>();
-  if (name.ends_with(".json")) {
-    throw_error("tokenizer {}: tokenizer.json files are not supported by this version; available: byte", name);
-  }
-  throw_error("tokenizer {}: unknown; available: byte", name);
+  const std::string path = find_tokenizer_json(name);
+  return std::make_unique<BpeTokenizer>(read_limited(path, max_tokenizer_json_bytes), path,
+                                        eos.empty() ? eos_beside(path) : EosChoice{eos, {}});
+}
+
+std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view text, const std::string& name,
+                                                const std::string& eos) {
+  return std::make_unique<BpeTokenizer>(std::string(text), name, EosChoice{eos, {}});
 }
 
 }  // namespace hysparse

@@ -1,6 +1,9 @@
 #include "launch/checkpoint_source.h"
 
+#include <algorithm>
+
 #include "checkpoint/reader.h"
+#include "core/thread_pool.h"
 #include "launch/config.h"
 
 namespace hysparse {
@@ -8,7 +11,8 @@ namespace {
 
 class CheckpointSource final : public ModelSource {
  public:
-  explicit CheckpointSource(const std::string& path) {
+  explicit CheckpointSource(const std::string& path)
+      : path_(path), step_directory_given_(is_step_directory(path)) {
     directory_ = resolve_checkpoint(path, &warnings_);
     CheckpointReader reader(directory_);
     const RunConfig run =
@@ -19,16 +23,36 @@ class CheckpointSource final : public ModelSource {
   }
 
   void load(ParameterSet& parameters) const override {
-    CheckpointReader reader(directory_);
+    constexpr int most_threads = 4;
+    CheckpointReader reader(directory_, std::min(default_thread_count(1), most_threads));
     std::vector<TensorInfo> expected;
     for (const ParameterDeclaration& d : parameters.declarations())
       expected.push_back({d.name, d.shape, parameters.dtype()});
     reader.require(expected);
+    std::vector<ReadRequest> requests;
     for (const ParameterSet::Entry& e : parameters.entries())
-      reader.read(e.declaration.name, e.box, e.parameter.value);
+      requests.push_back({e.declaration.name, e.box, e.parameter.value});
+    try {
+      reader.read(requests);
+    } catch (const DamagedCheckpoint& damage) {
+      throw_error("{}{}", damage.what(), other_step());
+    }
   }
 
  private:
+  /// Which step of the run to take instead: that is for the user to decide.
+  std::string other_step() const {
+    if (step_directory_given_) return "";
+    const std::vector<StepState> steps = list_checkpoints(path_);
+    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+      if (step->directory != directory_ && step->fault.empty())
+        return fmt::format("; {} is the newest step beside it", step->directory);
+    }
+    return "";
+  }
+
+  std::string path_;
+  bool step_directory_given_;
   std::string directory_;
 };
 

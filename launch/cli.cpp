@@ -69,11 +69,14 @@ struct Dispatch {
     return options.print_config ? print_config(runtime, options) : commands.train(runtime, options);
   }
   int operator()(const PrepareConfig& options) const { return commands.prepare(runtime, options); }
+  int operator()(const DataInspectOptions& options) const { return commands.data_inspect(runtime, options); }
   int operator()(const EvalOptions& options) const { return commands.eval(runtime, options); }
   int operator()(const ExportOptions& options) const { return commands.export_model(runtime, options); }
   int operator()(const GenerateOptions& options) const { return commands.generate(runtime, options); }
   int operator()(const VerifyOptions& options) const { return commands.verify(runtime, options); }
   int operator()(const VerifyLayoutOptions& options) const { return commands.verify_layout(runtime, options); }
+  int operator()(const BenchOptions& options) const { return commands.bench(runtime, options); }
+  int operator()(const CheckpointOptions& options) const { return commands.checkpoint(runtime, options); }
 };
 
 int parse_and_run(Runtime& runtime, const std::vector<std::string>& arguments, const Commands& commands) {

@@ -15,8 +15,9 @@ struct PrintText {
   std::string text;
 };
 
-using ParsedCommand = std::variant<PrintText, TrainOptions, PrepareConfig, EvalOptions, ExportOptions,
-                                   GenerateOptions, VerifyOptions, VerifyLayoutOptions>;
+using ParsedCommand =
+    std::variant<PrintText, TrainOptions, PrepareConfig, DataInspectOptions, EvalOptions, ExportOptions,
+                 GenerateOptions, VerifyOptions, VerifyLayoutOptions, BenchOptions, CheckpointOptions>;
 
 /// `arguments` without the program's name. Throws Error, one problem per mistake, naming the option, the value,
 /// what is allowed and the nearest valid name.
@@ -26,11 +27,14 @@ ParsedCommand parse_command_line(const std::vector<std::string>& arguments);
 struct Commands {
   std::function<int(Runtime&, const TrainOptions&)> train;
   std::function<int(Runtime&, const PrepareConfig&)> prepare;
+  std::function<int(Runtime&, const DataInspectOptions&)> data_inspect;
   std::function<int(Runtime&, const EvalOptions&)> eval;
   std::function<int(Runtime&, const ExportOptions&)> export_model;
   std::function<int(Runtime&, const GenerateOptions&)> generate;
   std::function<int(Runtime&, const VerifyOptions&)> verify;
   std::function<int(Runtime&, const VerifyLayoutOptions&)> verify_layout;
+  std::function<int(Runtime&, const BenchOptions&)> bench;
+  std::function<int(Runtime&, const CheckpointOptions&)> checkpoint;
 };
 
 /// Parses, runs, and returns the exit status: 0 done, 1 failed while running, 2 bad usage, config or input.

@@ -3,151 +3,16 @@
 #include <algorithm>
 #include <limits>
 
-#include <CLI/CLI.hpp>
-
+#include "core/error.h"
+#include "launch/cli_checkpoint.h"
+#include "launch/cli_data.h"
+#include "launch/cli_parser.h"
 #include "launch/config.h"
-#include "launch/nearest.h"
-#include "launch/yaml_values.h"
 
 namespace hysparse {
 namespace {
 
-constexpr std::int64_t no_limit = std::numeric_limits<std::int64_t>::max();
-
-/// One command's options: CLI11 splits the arguments, values are read here, so that every problem is reported,
-/// and in one way.
-class Options {
- public:
-  Options(const std::string& command, const std::string& summary) : app_(summary, "hysparse " + command) {
-    app_.allow_extras();
-    app_.get_formatter()->column_width(34);
-  }
-
-  void text(const std::string& name, const std::string& type, std::string& value, const std::string& help,
-            bool required = false) {
-    add(name, type, help, required, [&value](const std::string& given) { value = given; });
-  }
-  void text(const std::string& name, const std::string& type, std::optional<std::string>& value,
-            const std::string& help) {
-    add(name, type, help, false, [&value](const std::string& given) { value = given; });
-  }
-  void choice(const std::string& name, const std::vector<std::string>& words, std::string& value,
-              const std::string& help) {
-    add(name, fmt::format("{}", fmt::join(words, "|")), help, false,
-        [this, name, words, &value](const std::string& given) {
-          value = given;
-          if (std::find(words.begin(), words.end(), given) != words.end()) return;
-          problem(name, given,
-                  fmt::format("one of {}{}", fmt::join(words, ", "), suggestion(nearest_name(given, words))));
-        });
-  }
-  template <class T>
-  void integer(const std::string& name, T& value, std::int64_t min, std::int64_t max, const std::string& help,
-               bool required = false) {
-    add(name, "N", help, required, [this, name, min, max, &value](const std::string& given) {
-      const std::int64_t read = parse_integer(given).value_or(std::numeric_limits<std::int64_t>::min());
-      const bool too_large = parse_number(given).value_or(0) > static_cast<double>(max);
-      if (read < min || read > max) {
-        problem(name, given,
-                (min == 1 ? "a positive integer" : fmt::format("an integer of at least {}", min)) +
-                    (too_large ? fmt::format(" (at most {})", max) : ""));
-      } else {
-        value = static_cast<typename ValueOf<T>::type>(read);
-      }
-    });
-  }
-  void number(const std::string& name, double& value, double min, double max, const std::string& allowed,
-              const std::string& help) {
-    add(name, "X", help, false, [this, name, min, max, allowed, &value](const std::string& given) {
-      const auto read = parse_number(given);
-      if (!read || *read < min || *read > max) {
-        problem(name, given, allowed);
-      } else {
-        value = *read;
-      }
-    });
-  }
-  void flag(const std::string& name, bool& value, const std::string& help) { app_.add_flag(name, value, help); }
-  void list(const std::string& name, const std::string& type, std::vector<std::string>& values,
-            const std::string& help, bool required = false) {
-    note(app_.add_option(name, values, help)->type_name(type), name, required);
-  }
-  void footer(const std::string& text) { app_.footer(text); }
-  bool given(const std::string& name) const { return app_.count(name) > 0; }
-  void problem(const std::string& text) {
-    problems_.push_back(fmt::format("{}: {}", app_.get_name().substr(9), text));
-  }
-
-  /// Returns the help text when that is what was asked for. Throws Error.
-  std::optional<std::string> parse(std::vector<std::string> arguments) {
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-    try {
-      app_.parse(arguments);
-    } catch (const CLI::CallForHelp&) {
-      return app_.help();
-    } catch (const CLI::ArgumentMismatch& e) {  // "--name: ..."
-      const std::string text = e.what();
-      problem(text.substr(0, text.find(": ")) + " needs a value");
-      return std::nullopt;  // what was given after this is not known
-    } catch (const CLI::ParseError& e) {
-      problem(e.what());
-      return std::nullopt;
-    }
-    std::vector<std::string> names;
-    for (const CLI::Option* option : app_.get_options()) {
-      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-    }
-    for (const std::string& extra : app_.remaining()) {
-      const std::string name = extra.substr(0, extra.find('='));
-      const bool option = name.starts_with("-");
-      problem(fmt::format("{}: {}{}", extra, option ? "unknown option" : "not expected",
-                          option ? suggestion(nearest_name(name, names)) : ""));
-    }
-    for (const std::string& name : single_) {
-      if (app_.count(name) > 1)
-        problem(fmt::format("{}: given {} times; give it once", name, app_.count(name)));
-    }
-    for (const auto& [name, type] : required_) {
-      if (!given(name)) problem(fmt::format("{} is missing", name == type ? name : name + " " + type));
-    }
-    return std::nullopt;
-  }
-  /// To call when the rules between options are checked, too.
-  void finish() const {
-    if (!problems_.empty()) throw Error(problems_);
-  }
-
- private:
-  template <class T>
-  struct ValueOf {
-    using type = T;
-  };
-  template <class T>
-  struct ValueOf<std::optional<T>> {
-    using type = T;
-  };
-
-  template <class F>
-  void add(const std::string& name, const std::string& type, const std::string& help, bool required, F&& read) {
-    CLI::Option* option = app_.add_option_function<std::string>(name, std::forward<F>(read), help);
-    option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // a second one is refused in parse()
-    single_.push_back(name);
-    note(option->type_name(type), name, required);
-  }
-  void note(CLI::Option* option, const std::string& name, bool required) {
-    if (!required) return;
-    option->description(option->get_description() + " (required)");
-    required_.emplace_back(name, name.starts_with("-") ? option->get_type_name() : name);
-  }
-  void problem(const std::string& name, const std::string& given, const std::string& allowed) {
-    problem(fmt::format("{}: {}: must be {}", name, given, allowed));
-  }
-
-  CLI::App app_;
-  std::vector<std::string> problems_;
-  std::vector<std::string> single_;  // options that may be given once
-  std::vector<std::pair<std::string, std::string>> required_;
-};
+constexpr std::int64_t no_limit = Options::no_limit;
 
 ParsedCommand parse_train(Options& o, const std::vector<std::string>& arguments) {
   TrainOptions train;
@@ -164,25 +29,6 @@ ParsedCommand parse_train(Options& o, const std::vector<std::string>& arguments)
   return train;
 }
 
-ParsedCommand parse_prepare(Options& o, const std::vector<std::string>& arguments) {
-  PrepareConfig prepare;
-  o.list("--input", "FILE...", prepare.inputs,
-         "text files (one document each), .jsonl files (one a line), directories", true);
-  o.text("--tokenizer", "byte|tokenizer.json", prepare.tokenizer, "the tokenizer", true);
-  o.text("--output", "DATA.h5", prepare.output, "token dataset to write", true);
-  o.text("--text-key", "KEY", prepare.text_key, "where a JSONL object has its text [text]");
-  o.integer("--workers", prepare.workers, 1, 1024, "threads [1]");
-  o.text("--valid-output", "VALID.h5", prepare.valid_output, "where held-out documents go");
-  constexpr double least = 1e-9;
-  o.number("--valid-fraction", prepare.valid_fraction, least, 1 - least, "a number above 0 and below 1",
-           "share of the documents held out [0.05]");
-  if (auto help = o.parse(arguments)) return PrintText{*help};
-  if (o.given("--valid-fraction") && !prepare.valid_output) o.problem("--valid-fraction needs --valid-output");
-  o.finish();
-  prepare.command = fmt::format("hysparse prepare {}", fmt::join(arguments, " "));
-  return prepare;
-}
-
 ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) {
   EvalOptions eval;
   o.text("CHECKPOINT|EXPORT", "DIR", eval.model, "run directory (latest step), step directory or export", true);
@@ -191,6 +37,7 @@ ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) 
   o.integer("--batches", eval.batches, 1, no_limit, "windows to read at most [all]");
   o.choice("--dtype", {"fp64", "fp32", "bf16"}, eval.dtype, "compute dtype [fp32]");
   o.text("--grads", "OUT.safetensors", eval.grads, "write d(mean loss)/d(parameter) there");
+  o.flag("--document-mask", eval.document_mask, "keep attention inside documents, as data.document_mask");
   o.flag("--json", eval.json, "print one JSON object");
   if (auto help = o.parse(arguments)) return PrintText{*help};
   if (eval.dtype == "bf16")
@@ -262,6 +109,28 @@ ParsedCommand parse_verify_layout(Options& o, const std::vector<std::string>& ar
   return layout;
 }
 
+ParsedCommand parse_bench(Options& o, const std::vector<std::string>& arguments) {
+  BenchOptions bench;
+  o.choice("WHAT", {"step", "attention", "moe", "comm"}, bench.what, "what to measure (required)");
+  o.text("CONFIG.yaml", "FILE", bench.config,
+         "whose sizes, device and layout to take [the quickstart's model]");
+  o.list("OVERRIDE", "key.path=value", bench.overrides, "overrides of single keys; the value is YAML");
+  o.integer("--steps", bench.steps, 1, no_limit, "runs to count [10]");
+  o.integer("--warmup", bench.warmup, 0, no_limit, "runs before them [3]");
+  o.flag("--json", bench.json, "print one JSON object");
+  o.footer(
+      "\nstep: training steps, on random tokens. attention: the kinds of attention, forward and backward. moe: "
+      "router\nand experts. comm: collectives, under mpirun. Writes nothing.\n");
+  if (auto help = o.parse(arguments)) return PrintText{*help};
+  if (bench.what.empty()) o.problem("WHAT is missing: step, attention, moe or comm");
+  if (bench.config && bench.config->find('=') != std::string::npos) {  // an override in the config's place
+    bench.overrides.insert(bench.overrides.begin(), *bench.config);
+    bench.config.reset();
+  }
+  o.finish();
+  return bench;
+}
+
 ParsedCommand parse_config_docs(Options& o, const std::vector<std::string>& arguments) {
   if (auto help = o.parse(arguments)) return PrintText{*help};
   o.finish();
@@ -274,34 +143,36 @@ const std::vector<CommandName>& command_names() {
   static const std::vector<CommandName> names = {
       {"train", "train a model from a YAML config; resumes by itself"},
       {"prepare", "turn text into a token dataset"},
+      {"data", "what a token dataset holds (data inspect)"},
       {"eval", "loss of a checkpoint or export on tokens"},
       {"export", "write a checkpoint as safetensors in the Hugging Face layout"},
       {"generate", "continue a prompt"},
       {"verify", "compare losses and gradients of layouts with one rank"},
+      {"bench", "measure steps, attention, experts or collectives"},
+      {"checkpoint", "verify checkpoints, or say what they hold"},
       {"config-docs", "print docs/config.md: every key of the config"},
       {"verify-layout", "one layout's run, which verify starts", true, true},
       {"import", "", false},
       {"plan", "", false},
       {"sweep", "", false},
-      {"bench", "", false},
       {"report", "", false},
-      {"data", "", false},
       {"tokenizer", "", false},
-      {"checkpoint", "", false},
   };
   return names;
 }
 
 ParsedCommand parse_options(const std::string& command, const std::vector<std::string>& arguments) {
-  using Parse = ParsedCommand (*)(Options&, const std::vector<std::string>&);
-  static const std::vector<std::pair<std::string, Parse>> parsers = {
+  static const std::vector<std::pair<std::string, ParseCommand>> parsers = {
       {"train", parse_train},
       {"prepare", parse_prepare},
+      {"data", parse_data},
       {"eval", parse_eval},
       {"export", parse_export},
       {"generate", parse_generate},
       {"verify", parse_verify},
       {"verify-layout", parse_verify_layout},
+      {"bench", parse_bench},
+      {"checkpoint", parse_checkpoint},
       {"config-docs", parse_config_docs},
   };
   const auto found =

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/data_inspection.h"
 #include "launch/prepare.h"
 #include "parallel/process_group.h"
 
@@ -25,6 +26,12 @@ struct TrainOptions {
   bool dry_run = false;                ///< check everything, build the model, train nothing, write nothing
 };
 
+/// data inspect PATH
+struct DataInspectOptions {
+  InspectConfig config;
+  bool json = false;
+};
+
 /// eval CHECKPOINT|EXPORT --data DATA.h5|tokens.bin --seq-len N
 struct EvalOptions {
   std::string model;  ///< a run directory, a step directory or an export directory
@@ -33,6 +40,7 @@ struct EvalOptions {
   std::optional<std::int64_t> batches;  ///< windows to read at most; absent: all
   std::string dtype = "fp32";           ///< fp64 | fp32
   std::optional<std::string> grads;     ///< safetensors file for d(mean loss)/d(parameter)
+  bool document_mask = false;
   bool json = false;
 };
 
@@ -73,13 +81,34 @@ struct VerifyLayoutOptions {
   std::string output;  ///< directory for launch/verify_result.h
 };
 
+/// bench step|attention|moe|comm [CONFIG.yaml] [key.path=value ...]
+struct BenchOptions {
+  std::string what;                   ///< step | attention | moe | comm
+  std::optional<std::string> config;  ///< absent: the quickstart's sizes
+  std::vector<std::string> overrides;
+  std::int64_t steps = 10;  ///< counted, of whatever is measured
+  std::int64_t warmup = 3;
+  bool json = false;
+};
+
+/// checkpoint verify|info DIR
+struct CheckpointOptions {
+  std::string action;     ///< verify | info
+  std::string directory;  ///< a run directory or a step directory
+  bool json = false;
+};
+
 int run_train(Runtime& runtime, const TrainOptions& options);
 int run_prepare(Runtime& runtime, const PrepareConfig& options);
+int run_data_inspect(Runtime& runtime, const DataInspectOptions& options);
 int run_eval(Runtime& runtime, const EvalOptions& options);
 int run_export(Runtime& runtime, const ExportOptions& options);
 int run_generate(Runtime& runtime, const GenerateOptions& options);
 /// Returns 1 when a layout is not equal to one rank.
 int run_verify(Runtime& runtime, const VerifyOptions& options);
+int run_bench(Runtime& runtime, const BenchOptions& options);
+/// Returns 1 when verify finds damage.
+int run_checkpoint(Runtime& runtime, const CheckpointOptions& options);
 int run_verify_layout(Runtime& runtime, const VerifyLayoutOptions& options);
 
 }  // namespace hysparse

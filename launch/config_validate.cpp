@@ -130,9 +130,6 @@ void check_not_there_yet(const RunConfig& config, std::optional<int> world, Chec
   checker.not_there_yet(p.share_gpu, "parallel.share_gpu",
                         cuda_build ? "several ranks on GPUs are not there yet; must be false"
                                    : "this build has no GPU backend; must be false");
-  checker.not_there_yet(config.data.train.size() > 1, "data.train", "blends are not there yet; give one path");
-  checker.not_there_yet(config.data.document_mask, "data.document_mask",
-                        "masking by documents is not there yet; must be false");
   const bool cuda = config.train.device == RunConfig::DeviceChoice::cuda;
   checker.not_there_yet(cuda && !cuda_build, "train.device",
                         "this build has no GPU backend; must be cpu or auto");

@@ -38,12 +38,11 @@ void write_gradients(const LoadedModel& loaded, const std::string& path, DType d
   writer.finish();
 }
 
-/// The vocabulary of a token file with a header, against the model's.
-void require_vocabulary(const TokenStream& tokens, const ModelConfig& config) {
-  const auto* file = dynamic_cast<const TokenFile*>(&tokens);
-  if (file != nullptr && file->info().vocab_size > config.vocab_size) {
-    throw_error("--data: {}: its vocabulary has {} ids, the model's {}", file->path(), file->info().vocab_size,
-                config.vocab_size);
+/// The vocabulary that a dataset says it has, against the model's.
+void require_vocabulary(const TokenDataset& tokens, const ModelConfig& config) {
+  if (tokens.info().vocab_size > config.vocab_size) {
+    throw_error("--data: {}: its vocabulary has {} ids, the model's {}", tokens.path(),
+                tokens.info().vocab_size, config.vocab_size);
   }
 }
 
@@ -85,14 +84,16 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   if (options.batches && *options.batches < 1)
     throw_error("--batches: {}: must be at least 1", *options.batches);
   require_output(options);
-  const auto tokens = with_key("--data", [&] { return open_token_stream(options.data); });
+  const auto tokens = with_key("--data", [&] { return open_token_dataset(options.data); });
+  if (options.document_mask && tokens->format() == TokenFormat::raw)
+    throw_error("--document-mask: {}: int32 tokens do not say where documents begin", options.data);
   LoadedModel loaded(options.model, dtype, options.grads.has_value());
   require_vocabulary(*tokens, loaded.source().config());
   SequentialWindows windows = with_key("--data", [&] { return SequentialWindows(*tokens, options.seq_len); });
   const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
   with_key("--data", [&] { require_ids(*tokens, count * options.seq_len + 1, loaded.source().config()); });
-  const Evaluation result =
-      evaluate(loaded.model(), windows, count, loaded.stream(), options.grads.has_value());
+  const Evaluation result = evaluate(loaded.model(), windows, count, loaded.stream(), options.grads.has_value(),
+                                     options.document_mask);
   if (options.grads) write_gradients(loaded, *options.grads, dtype);
   if (options.json) {
     const nlohmann::ordered_json line{{"loss", result.loss},           {"tokens", result.tokens},

@@ -10,22 +10,25 @@
 namespace hysparse {
 
 Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
-                    bool gradients) {
+                    bool gradients, bool document_mask) {
   const std::int64_t seq_len = source.seq_len();
   // As many windows at once as make a batch of about this many tokens.
   constexpr std::int64_t batch_tokens = 2048;
   const std::int64_t most = std::max<std::int64_t>(1, batch_tokens / seq_len);
   Evaluation total;
   double loss_sum = 0;
-  const double mean = 1.0 / static_cast<double>(windows * seq_len);
+  std::int64_t targets = windows * seq_len;
+  for (std::int64_t i = 0; document_mask && i < windows; ++i) targets -= source.crossings(i);
+  const double mean = 1.0 / static_cast<double>(std::max<std::int64_t>(1, targets));
   for (std::int64_t first = 0; first < windows; first += most) {
     const std::int64_t sequences = std::min(most, windows - first);
-    const Batch batch = load_windows(source, first, windows, sequences);
+    const Batch batch = load_windows(source, first, windows, sequences, document_mask);
     check_tokens(batch.inputs, model.embedding().name, model.config().vocab_size);
     total.tokens += check_targets(batch.targets, model.head().name, model.config().vocab_size);
     Tape tape(stream, {.recording = gradients});
-    const MicroBatch there{batch.inputs.to_device(stream.device), batch.targets.to_device(stream.device),
-                           sequences, seq_len};
+    MicroBatch there{batch.inputs.to_device(stream.device), batch.targets.to_device(stream.device), sequences,
+                     seq_len};
+    if (document_mask) there.documents = batch.document_starts.to_device(stream.device);
     const LossResult result = model.loss(tape, there);
     if (gradients) tape.backward(std::vector<Tape::Root>{{result.loss_sum, mean}});
     loss_sum += scalar_value(result.loss);

@@ -14,9 +14,17 @@ int main(int argc, char** argv) {
   if (command == "train" || command == "verify") watch_stop_signals();
   try {
     Runtime runtime(&argc, &argv);
-    return run_program(
-        runtime, {argv + 1, argv + argc},
-        {run_train, run_prepare, run_eval, run_export, run_generate, run_verify, run_verify_layout});
+    return run_program(runtime, {argv + 1, argv + argc},
+                       {.train = run_train,
+                        .prepare = run_prepare,
+                        .data_inspect = run_data_inspect,
+                        .eval = run_eval,
+                        .export_model = run_export,
+                        .generate = run_generate,
+                        .verify = run_verify,
+                        .verify_layout = run_verify_layout,
+                        .bench = run_bench,
+                        .checkpoint = run_checkpoint});
   } catch (const std::exception& e) {  // MPI did not start
     fmt::print(stderr, "hysparse: error: {}\n", e.what());
     return 1;

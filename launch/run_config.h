@@ -48,8 +48,8 @@ struct RunConfig {
     double weight = 1.0;
   };
   struct Data {
-    std::vector<DataSource> train;     ///< one, until blends are supported
-    std::optional<std::string> valid;  ///< absent: no evaluation
+    std::vector<DataSource> train;  ///< several: a blend
+    std::vector<DataSource> valid;  ///< none: no evaluation
     bool document_mask = false;
   };
 

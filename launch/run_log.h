@@ -40,6 +40,8 @@ class RunLog {
   RunLog(const RunConfig& config, const Mesh& mesh, int threads, double peak_flops, const TrainingStart& start);
 
   void step(const StepReport& report);
+  /// A line of its own.
+  void message(const std::string& text) { progress_->message(text); }
   /// The last words: `stopped` by a signal, or done.
   void finish(bool stopped);
 

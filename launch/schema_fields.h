@@ -69,6 +69,8 @@ SchemaKey choice(std::string path, Field<Enum> field, const Words<Enum>& words, 
 
 SchemaKey hybrid_ratio_key();  ///< model.hybrid_ratio, "1:n"
 SchemaKey layer_types_key();   ///< model.layer_types
-SchemaKey train_data_key();    ///< data.train, a path or a blend
+/// A path or a blend.
+SchemaKey sources_key(std::string path, Field<std::vector<RunConfig::DataSource>> field, bool required,
+                      std::string help);
 
 }  // namespace hysparse::schema_fields

@@ -79,16 +79,22 @@ SchemaKey layer_types_key() {
   return key;
 }
 
-SchemaKey train_data_key() {
+SchemaKey sources_key(std::string path, Field<std::vector<RunConfig::DataSource>> field, bool required,
+                      std::string help) {
   SchemaKey key;
-  key.path = "data.train";
+  key.path = std::move(path);
   key.type = "text or list";
   key.allowed = "a path, or a list of {path: text, weight: positive number}";
-  key.help = "training tokens (`hysparse prepare` makes them); blends of several files are refused for now";
-  key.required = true;
-  key.read = [](const YamlNode& node, RunConfig& config) -> std::optional<std::string> {
+  if (!required) key.allowed = "null, " + key.allowed;
+  key.help = std::move(help);
+  key.required = required;
+  key.read = [=](const YamlNode& node, RunConfig& config) -> std::optional<std::string> {
+    if (node.kind == YamlNode::Kind::null && !required) {
+      field(config).clear();
+      return std::nullopt;
+    }
     if (node.kind == YamlNode::Kind::scalar && !node.text.empty()) {
-      config.data.train = {{node.text, 1.0}};
+      field(config) = {{node.text, 1.0}};
       return std::nullopt;
     }
     if (node.kind != YamlNode::Kind::sequence || node.items.empty()) return "";
@@ -96,11 +102,11 @@ SchemaKey train_data_key() {
     for (std::size_t i = 0; i < sources.size(); ++i) {
       if (auto hint = read_source(*node.items[i], sources[i])) return hint;
     }
-    config.data.train = sources;
+    field(config) = sources;
     return std::nullopt;
   };
-  key.write = [](RunConfig& config) {
-    const auto& sources = config.data.train;
+  key.write = [=](RunConfig& config) {
+    const auto& sources = field(config);
     if (sources.empty()) return std::string("null");
     if (sources.size() == 1) return format_text(sources[0].path);
     std::vector<std::string> texts;

@@ -133,11 +133,13 @@ void parallel_keys(std::vector<SchemaKey>& t) {
 }
 
 void data_keys(std::vector<SchemaKey>& t) {
-  t.push_back(train_data_key());
+  t.push_back(sources_key("data.train", HYSPARSE_FIELD(data.train), true,
+                          "training tokens (`hysparse prepare` makes them), or a blend of several by weights"));
+  t.push_back(sources_key("data.valid", HYSPARSE_FIELD(data.valid), false,
+                          "validation tokens, or a blend; null: no evaluation"));
   t.push_back(
-      optional_text("data.valid", HYSPARSE_FIELD(data.valid), "validation tokens; null: no evaluation"));
-  t.push_back(boolean("data.document_mask", HYSPARSE_FIELD(data.document_mask),
-                      "keep attention inside a document; false for now"));
+      boolean("data.document_mask", HYSPARSE_FIELD(data.document_mask),
+              "keep attention inside a document and restart positions there; no loss across documents"));
 }
 
 void train_keys(std::vector<SchemaKey>& t) {

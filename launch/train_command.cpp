@@ -28,8 +28,8 @@ int run_train(Runtime& runtime, const TrainOptions& options) {
   });
   if (options.dry_run) {
     runtime.agree([&] {
-      const TrainingData data(config, 0, static_cast<int>(config.data_parallel(runtime.world())));
-      check_training_state(config);
+      TrainingData data(config, 0, static_cast<int>(config.data_parallel(runtime.world())));
+      check_training_state(config, data);
     });
     print_plan(config, runtime);
     return 0;

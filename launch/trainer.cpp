@@ -76,17 +76,26 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observ
 void Trainer::start() {
   if (observer_ != nullptr) {
     initialize_training_state(config_, parameters_, optimizer_, groups_);
+    data_->start(0, config_.train.steps);
     return;
   }
-  const TrainingStart start = load_training_state(runtime_, config_, parameters_, optimizer_, groups_);
+  // Before anything there is looked at; a directory that is not there yet has no other run.
+  runtime_.agree([&] {
+    if (runtime_.rank() == 0) lock_ = RunLock::of_existing(config_.run.dir);
+  });
+  const TrainingStart start = load_training_state(runtime_, config_, *data_, parameters_, optimizer_, groups_);
   progress_ = start.progress;
   const double peak = measure_peak_flops(stream_) * runtime_.world();
   runtime_.agree([&] {
-    if (runtime_.rank() == 0)
-      log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), peak, start);
+    if (runtime_.rank() != 0) return;
+    if (!lock_ && progress_.step < config_.train.steps) {
+      make_writable_directory("run.dir", config_.run.dir);
+      lock_ = std::make_unique<RunLock>(config_.run.dir);
+    }
+    log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), peak, start);
   });
-  writer_ = std::make_unique<CheckpointWriter>(config_.run.dir, static_cast<int>(config_.checkpoint.keep),
-                                               *groups_.world);
+  writer_ = open_checkpoint_writer(config_, groups_, parameters_, optimizer_);
+  data_->start(progress_.samples, config_.train.steps - progress_.step);
 }
 
 void Trainer::run() {
@@ -107,14 +116,15 @@ void Trainer::run() {
 StepReport Trainer::train_step() {
   at_step(progress_.step + 1);
   parameters_.zero_gradients();
-  std::vector<MicroBatch> batches;
+  StepBatch batch;
   try {
-    batches = load_batches();
+    batch = load_batches();
   } catch (...) {  // agreed on: every rank ends in order, nothing under way
     optimizer_.wait_gathered();
     throw;
   }
-  const StepSums sums = model_.train(batches, objective());
+  const std::int64_t targets = batch.targets;
+  const StepSums sums = model_.train(micro_batches(std::move(batch)), objective(targets));
   at_layer(-1);
   balance_.add(sums.loads);
   optimizer_.reduce_gradients();
@@ -122,7 +132,7 @@ StepReport Trainer::train_step() {
   StepReport result;
   result.grad_norm = optimizer_.global_norm();
   result.lr = learning_rate();
-  const Totals totals = reduce_totals(sums.loss);
+  const Totals totals = reduce_totals(sums.loss, targets);
   result.loss = totals.loss;
   result.memory_bytes = totals.memory_bytes;
   result.memory = memory_at_peak(stream_.device);
@@ -135,6 +145,7 @@ StepReport Trainer::train_step() {
         "skip leaves such steps out)",
         progress_.step + 1, result.loss, result.grad_norm));
   }
+  if (writer_) writer_->await_copy();  // what follows changes what is being saved
   if (!result.skipped) {
     optimizer_.apply(result.lr, clip_scale(result.grad_norm, config_.optim.clip_grad));
     optimizer_.start_gather();
@@ -146,24 +157,26 @@ StepReport Trainer::train_step() {
   return result;
 }
 
-std::vector<MicroBatch> Trainer::load_batches() {
-  std::vector<MicroBatch> batches;
-  runtime_.agree([&] {  // an id that the vocabulary does not hold may lie in one rank's windows alone
-    with_key("data.train", [&] {
-      for (std::int64_t m = 0; m < data_->train().micro_batches(); ++m) {
-        Batch batch = data_->train().load(progress_.samples, m);
-        batches.push_back({std::move(batch.inputs), std::move(batch.targets), config_.train.micro_batch_size,
-                           config_.train.seq_len});
-      }
-    });
-  });
-  return batches;
+StepBatch Trainer::load_batches() {
+  StepBatch batch;
+  // An id that the vocabulary does not hold may lie in one rank's windows alone.
+  runtime_.agree([&] { batch = data_->next(); });
+  return batch;
 }
 
-Objective Trainer::objective() const {
+std::vector<MicroBatch> Trainer::micro_batches(StepBatch batch) const {
+  std::vector<MicroBatch> micro_batches;
+  for (Batch& b : batch.micro_batches) {
+    micro_batches.push_back({std::move(b.inputs), std::move(b.targets), config_.train.micro_batch_size,
+                             config_.train.seq_len, std::move(b.document_starts)});
+  }
+  return micro_batches;
+}
+
+Objective Trainer::objective(std::int64_t targets) const {
   const auto sequences = static_cast<double>(config_.train.global_batch_size);
   const double tokens = sequences * static_cast<double>(config_.train.seq_len);
-  Objective objective{.cross_entropy = 1.0 / tokens};
+  Objective objective{.cross_entropy = 1.0 / static_cast<double>(std::max<std::int64_t>(1, targets))};
   double moe_layers = 0;
   for (std::int64_t i = 0; i < config_.model.num_layers(); ++i) moe_layers += config_.model.is_moe(i) ? 1 : 0;
   if (moe_layers > 0) {
@@ -188,7 +201,7 @@ void Trainer::await_parameters(std::int64_t layer) {
   }
 }
 
-Trainer::Totals Trainer::reduce_totals(double local_loss) {
+Trainer::Totals Trainer::reduce_totals(double local_loss, std::int64_t targets) {
   // One sum carries all: the loss, a stop request of any rank, and each rank's memory in a place of its own.
   const Tensor sums = Tensor::zeros({2 + runtime_.world()}, DType::f64);
   double* s = sums.data<double>();
@@ -196,9 +209,9 @@ Trainer::Totals Trainer::reduce_totals(double local_loss) {
   s[1] = stop_requested() ? 1.0 : 0.0;
   s[2 + runtime_.rank()] = static_cast<double>(memory_use(stream_.device).peak_bytes);
   groups_.world->all_reduce(sums);
-  const auto tokens = static_cast<double>(config_.train.global_batch_size * config_.train.seq_len);
   const double largest = *std::max_element(s + 2, s + sums.numel());
-  return {s[0] / tokens, s[1] > 0, static_cast<std::int64_t>(largest)};
+  return {s[0] / static_cast<double>(std::max<std::int64_t>(1, targets)), s[1] > 0,
+          static_cast<std::int64_t>(largest)};
 }
 
 double Trainer::learning_rate() const {
@@ -210,7 +223,7 @@ std::optional<double> Trainer::maybe_validate() {
   const bool due = every > 0 && (progress_.step % every == 0 || progress_.step == config_.train.steps);
   if (data_->valid() == nullptr || !due || observer_ != nullptr) return std::nullopt;
   return validation_loss(model_, *data_->valid(), config_.train.eval_batches * config_.train.global_batch_size,
-                         groups_);
+                         config_.data.document_mask, groups_);
 }
 
 void Trainer::maybe_save(bool last) {
@@ -218,7 +231,13 @@ void Trainer::maybe_save(bool last) {
   writer_->poll();
   const std::int64_t every = config_.checkpoint.every;
   if (!last && (every == 0 || progress_.step % every != 0)) return;
-  save_training_state(*writer_, config_, groups_, parameters_, optimizer_, progress_);
+  save_training_state(*writer_, config_, *data_, groups_, parameters_, optimizer_, progress_);
+  constexpr double worth_a_word = 1.0;
+  if (log_ && writer_->seconds_waited() > worth_a_word) {
+    log_->message(fmt::format(
+        "waited {:.1f} s for the checkpoint before to be written: it takes longer than checkpoint.every steps do",
+        writer_->seconds_waited()));
+  }
 }
 
 }  // namespace hysparse

@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "launch/expert_balance.h"
 #include "launch/run_config.h"
+#include "launch/run_lock.h"
 #include "launch/run_log.h"
 #include "launch/step_observer.h"
 #include "launch/training_data.h"
@@ -42,11 +43,12 @@ class Trainer {
 
   void start();
   StepReport train_step();
-  std::vector<MicroBatch> load_batches();
-  Objective objective() const;
+  StepBatch load_batches();
+  std::vector<MicroBatch> micro_batches(StepBatch batch) const;
+  Objective objective(std::int64_t targets) const;
   void start_reductions(int chunk, std::int64_t layer);
   void await_parameters(std::int64_t layer);
-  Totals reduce_totals(double local_loss);
+  Totals reduce_totals(double local_loss, std::int64_t targets);
   double learning_rate() const;
   std::optional<double> maybe_validate();
   void maybe_save(bool last);
@@ -63,6 +65,7 @@ class Trainer {
   ParallelModel model_;
   ExpertBalance balance_;
   TrainingProgress progress_;
+  std::unique_ptr<RunLock> lock_;             // rank 0; null when observed
   std::unique_ptr<CheckpointWriter> writer_;  // null when observed
   std::unique_ptr<RunLog> log_;               // rank 0; null when observed
   bool stop_ = false;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <set>
 
+#include "checkpoint/agreement.h"
 #include "checkpoint/reader.h"
+#include "core/thread_pool.h"
 #include "launch/config.h"
 #include "launch/host_values.h"
 #include "launch/model_source.h"
@@ -87,59 +89,130 @@ std::int64_t counted(const CheckpointReader& reader, const std::string& key) {
   return *count;
 }
 
-void read_to_device(CheckpointReader& reader, const std::string& name, const Box& box, const Tensor& out) {
-  if (out.device().is_cpu()) return reader.read(name, box, out);
-  const Tensor host = Tensor::empty(out.shape(), out.dtype());
-  reader.read(name, box, host);
-  out.copy_from(host);
+void require_same_run(const RunConfig& config, TrainingData& data, const CheckpointReader& reader) {
+  require_same_model(config, reader);
+  require_same_data(data, config, reader.info().data_state, reader.directory());
 }
 
-TrainingProgress read_state(CheckpointReader& reader, const RunConfig& config, ParameterSet& parameters,
-                            ShardedOptimizer& optimizer) {
-  require_same_model(config, reader);
+/// Reads all at once: a block of a file may hold parts of several tensors.
+TrainingProgress read_state(CheckpointReader& reader, ParameterSet& parameters, ShardedOptimizer& optimizer,
+                            const Runtime& runtime) {
   reader.require(expected_tensors(parameters));
-  for (const ParameterSet::Entry& e : parameters.entries()) {
-    reader.read(e.declaration.name, e.box, e.parameter.value);
-  }
+  std::vector<ReadRequest> requests;
+  std::vector<std::pair<Tensor, Tensor>> to_gpu;
+  for (const ParameterSet::Entry& e : parameters.entries())
+    requests.push_back({e.declaration.name, e.box, e.parameter.value});
+  const auto request = [&](const std::string& name, const Box& box, const Tensor& out) {
+    Tensor host = out;
+    if (!out.device().is_cpu()) {
+      host = Tensor::empty(out.shape(), out.dtype());
+      to_gpu.emplace_back(out, host);
+    }
+    requests.push_back({name, box, host});
+  };
   for (const StatePiece& piece : optimizer.state()) {
-    read_to_device(reader, exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
-    read_to_device(reader, exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
+    request(exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
+    request(exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
   }
+  reader.read(requests);
+  reader.verify_rest(runtime.rank(), runtime.world());
+  for (const auto& [out, host] : to_gpu) out.copy_from(host);
   optimizer.set_steps(counted(reader, "optimizer_steps"));
   return {reader.info().step, counted(reader, "samples"), reader.info().tokens_seen};
 }
 
+/// The checkpoint to resume from, as rank 0 sees it (on a network file system another rank may see it later);
+/// "" when there is none.
+std::string agreed_latest(Runtime& runtime, const RunConfig& config, const ProcessGroups& groups,
+                          const KnownDamage& damaged, std::vector<std::string>* warnings) {
+  std::string latest;
+  warnings->clear();
+  runtime.agree([&] {
+    if (runtime.rank() == 0) latest = find_latest(config.run.dir, warnings, damaged).value_or("");
+  });
+  return gather_texts(*groups.world, latest).front();
+}
+
+/// Reads the newest checkpoint that is sound on every rank; false when the run has none.
+bool resume(Runtime& runtime, const RunConfig& config, TrainingData& data, ParameterSet& parameters,
+            ShardedOptimizer& optimizer, const ProcessGroups& groups, TrainingStart* start) {
+  constexpr int most_threads = 8;
+  const int threads = std::min(default_thread_count(runtime.local_ranks()), most_threads);
+  KnownDamage damaged;
+  while (true) {
+    const std::string latest = agreed_latest(runtime, config, groups, damaged, &start->warnings);
+    if (latest.empty()) return false;
+    std::string damage;
+    runtime.agree([&] {
+      try {
+        CheckpointReader reader(latest, threads);
+        require_same_run(config, data, reader);
+        start->progress = read_state(reader, parameters, optimizer, runtime);
+      } catch (const DamagedCheckpoint& error) {
+        damage = error.what();
+      }
+    });
+    const std::vector<std::string> found = gather_texts(*groups.world, damage);
+    const auto first = std::find_if(found.begin(), found.end(), [](const auto& d) { return !d.empty(); });
+    if (first == found.end()) {
+      start->from = fmt::format("step {} of {}", start->progress.step, latest);
+      return true;
+    }
+    damaged[latest] = *first;
+  }
+}
+
+/// What this rank saves: between them the ranks save every element once.
+std::vector<Piece> saved_pieces(const ProcessGroups& groups, const ParameterSet& parameters,
+                                const ShardedOptimizer& optimizer) {
+  std::vector<Piece> pieces;
+  for (const StatePiece& piece : optimizer.state()) {
+    if (!piece.owner) continue;
+    const auto add = [&](const std::string& name, const Tensor& tensor) {
+      pieces.push_back({name, piece.global_shape, piece.global_box, tensor});
+    };
+    add(piece.name, piece.value);
+    add(exp_avg_name(piece.name), piece.exp_avg);
+    add(exp_avg_sq_name(piece.name), piece.exp_avg_sq);
+  }
+  for (const ParameterSet::Entry& e : parameters.entries()) {
+    // Buffers are whole and equal on all ranks of their stage.
+    if (e.declaration.trainable || groups.stage->rank() != 0) continue;
+    pieces.push_back({e.declaration.name, e.declaration.shape, e.box, e.parameter.value});
+  }
+  return pieces;
+}
+
 }  // namespace
 
-void check_training_state(const RunConfig& config) {
+void check_training_state(const RunConfig& config, TrainingData& data) {
   std::vector<std::string> warnings;
   if (const auto latest = find_latest(config.run.dir, &warnings)) {
-    require_same_model(config, CheckpointReader(*latest));
+    require_same_run(config, data, CheckpointReader(*latest));
   } else if (config.run.init_from) {
     with_key("run.init_from", [&] { ModelSource::open(*config.run.init_from); });
   }
 }
 
-TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, ParameterSet& parameters,
-                                  ShardedOptimizer& optimizer, const ProcessGroups& groups) {
+TrainingStart load_training_state(Runtime& runtime, const RunConfig& config, TrainingData& data,
+                                  ParameterSet& parameters, ShardedOptimizer& optimizer,
+                                  const ProcessGroups& groups) {
   TrainingStart start;
   HostValues host(config, parameters, groups);
-  runtime.agree([&] {
-    if (const auto latest = find_latest(config.run.dir, &start.warnings)) {
-      CheckpointReader reader(*latest);
-      start.progress = read_state(reader, config, host.values(), optimizer);
-      start.from = fmt::format("step {} of {}", start.progress.step, *latest);
-    } else if (config.run.init_from) {
-      with_key("run.init_from", [&] {
-        const auto source = ModelSource::open(*config.run.init_from);
-        source->load(host.values());
-        start.from = source->description();
-      });
-    } else {
-      host.values().initialize(static_cast<std::uint64_t>(config.run.seed));
-      start.from = fmt::format("initial values, run.seed {}", config.run.seed);
-    }
-  });
+  if (!resume(runtime, config, data, host.values(), optimizer, groups, &start)) {
+    runtime.agree([&] {
+      if (config.run.init_from) {
+        with_key("run.init_from", [&] {
+          const auto source = ModelSource::open(*config.run.init_from);
+          source->load(host.values());
+          start.from = source->description();
+        });
+      } else {
+        host.values().initialize(static_cast<std::uint64_t>(config.run.seed));
+        start.from = fmt::format("initial values, run.seed {}", config.run.seed);
+      }
+    });
+  }
   host.apply(optimizer);
   return start;
 }
@@ -151,24 +224,24 @@ void initialize_training_state(const RunConfig& config, ParameterSet& parameters
   host.apply(optimizer);
 }
 
-void save_training_state(CheckpointWriter& writer, const RunConfig& config, const ProcessGroups& groups,
-                         ParameterSet& parameters, ShardedOptimizer& optimizer,
+std::unique_ptr<CheckpointWriter> open_checkpoint_writer(const RunConfig& config, const ProcessGroups& groups,
+                                                         const ParameterSet& parameters,
+                                                         const ShardedOptimizer& optimizer) {
+  auto writer = std::make_unique<CheckpointWriter>(config.run.dir, static_cast<int>(config.checkpoint.keep),
+                                                   *groups.world);
+  std::int64_t bytes = 0;
+  bool on_gpu = false;
+  for (const Piece& piece : saved_pieces(groups, parameters, optimizer)) {
+    bytes += room_of(piece.data);
+    on_gpu = on_gpu || !piece.data.device().is_cpu();
+  }
+  if (on_gpu) writer->reserve_staging(bytes);
+  return writer;
+}
+
+void save_training_state(CheckpointWriter& writer, const RunConfig& config, TrainingData& data,
+                         const ProcessGroups& groups, ParameterSet& parameters, ShardedOptimizer& optimizer,
                          const TrainingProgress& progress) {
-  std::vector<Piece> pieces;
-  const auto add = [&](const std::string& name, const Shape& shape, const Box& box, const Tensor& tensor) {
-    pieces.push_back({name, shape, box, tensor.to_device(Device{})});
-  };
-  for (const StatePiece& piece : optimizer.state()) {
-    if (!piece.owner) continue;
-    add(piece.name, piece.global_shape, piece.global_box, piece.value);
-    add(exp_avg_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg);
-    add(exp_avg_sq_name(piece.name), piece.global_shape, piece.global_box, piece.exp_avg_sq);
-  }
-  for (const ParameterSet::Entry& e : parameters.entries()) {
-    // Buffers are whole and equal on all ranks of their stage.
-    if (e.declaration.trainable || groups.stage->rank() != 0) continue;
-    add(e.declaration.name, e.declaration.shape, e.box, e.parameter.value);
-  }
   CheckpointInfo info;
   info.step = progress.step;
   info.tokens_seen = progress.tokens;
@@ -177,11 +250,11 @@ void save_training_state(CheckpointWriter& writer, const RunConfig& config, cons
   for (const Axis axis : {Axis::pp, Axis::dp, Axis::cp, Axis::tp, Axis::edp, Axis::ep, Axis::etp}) {
     info.mesh[std::string(axis_name(axis))] = groups.mesh.size(axis);
   }
-  info.data_state = {{"samples", std::to_string(progress.samples)},
-                     {"optimizer_steps", std::to_string(optimizer.steps())}};
+  info.data_state = data_state(data, config, progress.samples);
+  info.data_state["optimizer_steps"] = std::to_string(optimizer.steps());
   info.config = config_yaml(config);
   info.versions = {{"hysparse", "0.1.0"}};
-  writer.save(info, std::move(pieces), config.checkpoint.async);
+  writer.save(info, saved_pieces(groups, parameters, optimizer), config.checkpoint.async);
 }
 
 }  // namespace hysparse

@@ -13,7 +13,7 @@ constexpr std::int64_t batch_tokens = 2048;
 
 }  // namespace
 
-double validation_loss(ParallelModel& model, SequentialWindows& source, std::int64_t windows,
+double validation_loss(ParallelModel& model, WindowSource& source, std::int64_t windows, bool document_mask,
                        const ProcessGroups& groups) {
   const std::int64_t seq_len = source.seq_len();
   const std::int64_t count = std::min(windows, source.windows());
@@ -21,8 +21,9 @@ double validation_loss(ParallelModel& model, SequentialWindows& source, std::int
   const std::int64_t stride = sequences * groups.dp->size();
   std::vector<MicroBatch> batches;
   for (std::int64_t first = 0; first < count; first += stride) {
-    Batch batch = load_windows(source, first + groups.dp->rank() * sequences, count, sequences);
-    batches.push_back({std::move(batch.inputs), std::move(batch.targets), sequences, seq_len});
+    Batch batch = load_windows(source, first + groups.dp->rank() * sequences, count, sequences, document_mask);
+    batches.push_back({std::move(batch.inputs), std::move(batch.targets), sequences, seq_len,
+                       std::move(batch.document_starts)});
   }
   const StepSums result = model.evaluate(batches);
   at_layer(-1);

@@ -9,9 +9,9 @@
 
 namespace hysparse {
 
-/// Mean nats per token over the first min(windows, source.windows()) windows. Rank r of dp takes every size-th
+/// Mean nats per target over the first min(windows, source.windows()) windows. Rank r of dp takes every size-th
 /// batch; every rank makes the same number of forward passes, so that none waits for another. Collective.
-double validation_loss(ParallelModel& model, SequentialWindows& source, std::int64_t windows,
+double validation_loss(ParallelModel& model, WindowSource& source, std::int64_t windows, bool document_mask,
                        const ProcessGroups& groups);
 
 }  // namespace hysparse

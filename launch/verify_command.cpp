@@ -1,6 +1,5 @@
 // `hysparse verify`: layouts against one rank.
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 
 #include <unistd.h>
@@ -8,6 +7,7 @@
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "launch/config_tree.h"
+#include "launch/scratch_directory.h"
 #include "launch/stop_signal.h"
 #include "launch/verify_process.h"
 #include "launch/verify_report.h"
@@ -15,28 +15,6 @@
 
 namespace hysparse {
 namespace {
-
-namespace fs = std::filesystem;
-
-/// A directory under the system's temporary one, removed with its owner.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string name = (fs::temp_directory_path() / "hysparse-verify-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw_failure("{}: cannot be made", name);
-    path_ = name;
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
 
 /// Does the config, or an override, name its training data?
 bool names_data(const VerifyOptions& options) {
@@ -170,7 +148,7 @@ class Verifier {
     outcome.comparison.problems = problems_of(process);
     outcome.comparison.passed = outcome.comparison.problems.empty();
     if (outcome.comparison.passed) read(output, reference, tolerances, outcome);
-    fs::remove_all(output);
+    std::filesystem::remove_all(output);
     return outcome;
   }
 
@@ -188,7 +166,7 @@ class Verifier {
   }
 
   const VerifyOptions& options_;
-  ScratchDirectory directory_;
+  ScratchDirectory directory_{"hysparse-verify"};
   RunConfig config_;
   std::vector<std::string> overrides_;
   std::vector<VerifyLayout> layouts_;

@@ -29,11 +29,11 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, std::int64_t layer, co
 }
 
 AttentionLayer::Projections AttentionLayer::project(Tape& tape, const Var& x, std::int64_t seq_len,
-                                                    std::int64_t start) const {
+                                                    std::int64_t start, const Tensor& documents) const {
   const RopeConfig rope{config_.rope_theta, config_.rotary_dim()};
   const auto rotated = [&](const Parameter& weight, const Parameter* norm) {
     return qk_norm_rope(tape, linear(tape, x, weight), norm, config_.rms_norm_eps, config_.head_dim, seq_len,
-                        rope, start);
+                        rope, start, documents);
   };
   Projections p;
   p.q = rotated(*q_proj_, q_norm_);
@@ -54,8 +54,12 @@ AttentionLayer::Sources AttentionLayer::sources(const Projections& own, const Or
 }
 
 AttentionShape AttentionLayer::shape(const Sequences& sequences, const TensorParallel& tp) const {
-  return {sequences.count, sequences.seq_len, config_.num_heads / tp.size(),
-          std::max<std::int64_t>(1, config_.num_kv_heads / tp.size()), config_.head_dim};
+  return {sequences.count,
+          sequences.seq_len,
+          config_.num_heads / tp.size(),
+          std::max<std::int64_t>(1, config_.num_kv_heads / tp.size()),
+          config_.head_dim,
+          sequences.documents};
 }
 
 SharedGroup AttentionLayer::shared_group(const TensorParallel& tp) const {
@@ -69,7 +73,7 @@ Var AttentionLayer::forward(Tape& tape, const Var& x, const Sequences& sequences
                             std::optional<BlockLists>& chosen) const {
   const AttentionShape sizes = shape(sequences, tp);
   const Var entered = tp.enter(tape, x);
-  const Projections own = project(tape, entered, sequences.seq_len, 0);
+  const Projections own = project(tape, entered, sequences.seq_len, 0, sequences.documents);
   Var first, window;
   if (type_ == LayerType::full_attention) {
     std::optional<SelectionConfig> selection;

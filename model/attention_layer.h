@@ -16,6 +16,7 @@ namespace hysparse {
 /// S sequences of T tokens, one after another.
 struct Sequences {
   std::int64_t count = 1, seq_len = 1;
+  Tensor documents = {};  ///< starts (attention/documents.h) of the S*T tokens; undefined: no masks
   std::int64_t tokens() const { return count * seq_len; }
 };
 
@@ -31,8 +32,10 @@ class AttentionLayer {
     Var q;     ///< [S*T, H*E], normed and rotated
     Var k, v;  ///< [S*T, G*E]; values undefined for a layer that reads only shared ones
   };
-  /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`.
-  Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start) const;
+  /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`. With
+  /// `documents`, `start` is 0 and positions count from each document's first token.
+  Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start,
+                      const Tensor& documents = {}) const;
 
   /// The layer over whole sequences: x in the layout of the residual stream (TensorParallel), the result too.
   /// A full layer sets `oracle` when `want_oracle`; a sparse layer reads it. `chosen`: the lists a full layer

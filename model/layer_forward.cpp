@@ -21,8 +21,7 @@ class LayerRun {
       : config_(config),
         options_(options),
         layer_(layer),
-        sequences_(batch.sequences),
-        seq_len_(batch.seq_len),
+        sequences_{batch.sequences, batch.seq_len, batch.documents},
         oracle_blocks_(oracle ? std::optional(oracle->blocks) : std::nullopt),
         choices_(std::make_shared<Choices>()) {}
 
@@ -30,8 +29,8 @@ class LayerRun {
   std::vector<Var> attention(Tape& tape, std::span<const Var> in) const {
     std::optional<Oracle> oracle;
     if (oracle_blocks_) oracle = Oracle{in[1], in[2], *oracle_blocks_};
-    const Var out = layer_.attention.forward(tape, in[0], {sequences_, seq_len_}, options_.tp,
-                                             layer_.feeds_followers, oracle, choices_->blocks);
+    const Var out = layer_.attention.forward(tape, in[0], sequences_, options_.tp, layer_.feeds_followers,
+                                             oracle, choices_->blocks);
     if (!layer_.feeds_followers) return {out, Var{}, Var{}};
     return {out, oracle->k, oracle->v};
   }
@@ -39,13 +38,13 @@ class LayerRun {
   /// {x} -> {feed_forward(x), load-balance loss, z loss}.
   std::vector<Var> feed_forward(Tape& tape, std::span<const Var> in) const {
     FeedForward::Result ff =
-        layer_.feed_forward.forward(tape, in[0], {sequences_, seq_len_}, options_.tp, choices_->experts);
+        layer_.feed_forward.forward(tape, in[0], sequences_, options_.tp, choices_->experts);
     if (!ff.routing) return {ff.out, Var{}, Var{}};
     const Routing& routing = *ff.routing;
     choices_->experts = routing.chosen_ids;
     choices_->load = RoutingLoad{layer_.feed_forward.layer(), routing.expert_counts, routing.dropped};
     Var balance, z;
-    if (config_.moe->aux_loss > 0) balance = load_balance_loss(tape, routing, seq_len_, ff.slice);
+    if (config_.moe->aux_loss > 0) balance = load_balance_loss(tape, routing, sequences_.seq_len, ff.slice);
     if (config_.moe->z_loss > 0) z = z_loss(tape, routing);
     return {ff.out, balance, z};
   }
@@ -80,7 +79,7 @@ class LayerRun {
   const ModelConfig& config_;
   const ModelOptions& options_;
   const Layer& layer_;
-  std::int64_t sequences_, seq_len_;
+  Sequences sequences_;
   std::optional<BlockLists> oracle_blocks_;
   std::shared_ptr<Choices> choices_;
 };

@@ -66,7 +66,7 @@ struct ModelOptions {
 struct MicroBatch {
   Tensor tokens, targets;
   std::int64_t sequences = 1, seq_len = 1;
-  Tensor documents = {};  ///< document starts (attention/attention.h), i32 [S*T]; undefined: no document masks
+  Tensor documents = {};  ///< document starts (attention/documents.h), i32 [S*T]; undefined: no masks
 };
 
 class Model {

@@ -1,5 +1,6 @@
 #include "model/parallel_model.h"
 
+#include "attention/documents.h"
 #include "core/ops/scalar.h"
 #include "core/ops/vocabulary.h"
 
@@ -62,7 +63,7 @@ class ParallelModel::Work final : public PipelineWork {
     LossResult result;
   };
 
-  /// Checks the ids, which ops on a GPU do not, and brings them to the stream's device.
+  /// Checks the ids and document starts, which ops on a GPU do not, and brings them to the stream's device.
   void take(MicroBatch batch) {
     const Device device = owner_.stream_.device;
     const std::int64_t vocabulary = owner_.config_.vocab_size;
@@ -72,6 +73,10 @@ class ParallelModel::Work final : public PipelineWork {
     if (owner_.counts_loss()) sums_.targets += counted;
     batch.tokens = batch.tokens.to_device(device);
     batch.targets = batch.targets.to_device(device);
+    if (batch.documents.defined()) {
+      check_documents(batch.documents, batch.sequences, batch.seq_len);
+      batch.documents = batch.documents.to_device(device);
+    }
     batches_.push_back(std::move(batch));
   }
 
@@ -132,6 +137,7 @@ bool ParallelModel::counts_loss() const {
 
 StepSums ParallelModel::run(std::span<const MicroBatch> batches, const Objective* objective) {
   HYSPARSE_CHECK(!batches.empty());
+  const MemoryScope scope(MemoryPurpose::activations);
   const int stages = groups_.pp->size(), stage = groups_.pp->rank();
   const auto count = static_cast<int>(batches.size()), chunks = static_cast<int>(chunks_.size());
   Schedule schedule = objective == nullptr   ? forward_only(stages, count, chunks)

@@ -30,6 +30,7 @@ struct KeyPattern {
   enum class Kind { causal, window, blocks } kind = Kind::causal;
   std::int64_t window = 0;  ///< window: s > t - window
   BlockLists blocks;        ///< blocks: s in a chosen block; a list per query row and group
+  Tensor documents = {};    ///< any kind: s >= documents[row] too, i32 [S*query_len]; as many keys as queries
 };
 
 /// out[t,h] = sum_s p_s v[s,g], lse[t,h] = log(sum_s exp(l_s) + exp(sink_h)), l_s = q.k_s / sqrt(E); -inf and

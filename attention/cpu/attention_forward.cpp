@@ -26,7 +26,7 @@ class TileForward {
         maximum_(grid.lanes),
         sum_(grid.lanes),
         factor_(grid.lanes) {
-    if (chosen != nullptr) selector_.emplace(sizes, grid, *chosen, scores);
+    if (chosen != nullptr) selector_.emplace(sizes, pattern, grid, *chosen, scores);
   }
 
   void run(const QueryTile& tile, const T* q, const T* k, const T* v, const T* sinks, T* out, T* lse) {

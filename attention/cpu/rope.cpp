@@ -26,11 +26,17 @@ struct Sizes {
         half(op.table.dim(1) / 2),
         table(op.table.data<T>()),
         weight(op.weight.defined() ? op.weight.data<T>() : nullptr),
+        documents(op.documents.defined() ? op.documents.data<std::int32_t>() : nullptr),
         eps(static_cast<T>(op.eps)) {}
   std::int64_t head_dim, heads, rows, length, half;
   const T* table;
   const T* weight;
+  const std::int32_t* documents;
   T eps;
+
+  const T* angles(std::int64_t row) const {
+    return table + (row % length - (documents != nullptr ? documents[row] : 0)) * 2 * half;
+  }
 
   T inverse_norm(const T* x) const {
     return T(1) / std::sqrt(dot(x, x, head_dim) / static_cast<T>(head_dim) + eps);
@@ -104,7 +110,7 @@ void norm_rope_forward(const Stream& stream, const NormRope& op, const Tensor& x
       const Scratch<T> scratch(sizes.head_dim);
       T* normed = scratch;
       for (std::int64_t row = begin; row < end; ++row) {
-        const T* angles = sizes.table + row % sizes.length * 2 * sizes.half;
+        const T* angles = sizes.angles(row);
         for (std::int64_t at = row * sizes.heads; at < (row + 1) * sizes.heads; ++at) {
           const T* from = in + at * sizes.head_dim;
           if (sizes.weight != nullptr) {
@@ -137,7 +143,7 @@ void norm_rope_backward(const Stream& stream, const NormRope& op, const Tensor& 
         if (in != nullptr) std::fill_n(dw, head_dim, T(0));
         for (std::int64_t row = chunk * chunk_rows; row < std::min(sizes.rows, (chunk + 1) * chunk_rows);
              ++row) {
-          const T* angles = sizes.table + row % sizes.length * 2 * sizes.half;
+          const T* angles = sizes.angles(row);
           for (std::int64_t at = row * sizes.heads; at < (row + 1) * sizes.heads; ++at) {
             T* to = din + at * head_dim;
             rotate<-1>(sizes, angles, dout + at * head_dim, g);

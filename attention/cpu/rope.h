@@ -13,9 +13,10 @@ Tensor rope_table(const Stream& stream, double theta, std::int64_t rotary_dim, s
 
 struct NormRope {
   std::int64_t head_dim = 1;
-  Tensor table;   ///< rope_table; row r of x uses row r % length
+  Tensor table;   ///< rope_table; row r of x uses row r % length - documents[r]
   Tensor weight;  ///< [E]; undefined: no norm
   double eps = 0;
+  Tensor documents = {};  ///< i32 [rows], 0 <= documents[r] <= r % length; undefined: all 0
 };
 
 /// y = rope(norm(x)); x, y [rows, heads * E]. Overwrites y, which may not overlap x.

@@ -3,7 +3,7 @@
 namespace hysparse::cpu {
 
 Segmenter::Segmenter(const AttentionSizes& sizes, const KeyPattern& pattern)
-    : sizes_(sizes), pattern_(pattern) {
+    : sizes_(sizes), pattern_(pattern), starts_(sizes, pattern) {
   if (pattern.kind == KeyPattern::Kind::blocks) {
     const std::int64_t block = pattern.blocks.block_size;
     members_.assign(static_cast<std::size_t>((sizes.start + sizes.query_len + block - 1) / block), 0);
@@ -25,14 +25,18 @@ void Segmenter::add_span(std::int64_t begin, std::int64_t end, std::uint64_t mem
 const std::vector<Segment>& Segmenter::segments(const QueryTile& tile) {
   segments_.clear();
   const std::int64_t first = sizes_.start + tile.first, last = first + tile.tokens - 1;
+  // Starts ascend over the tokens: nobody sees keys before `document`, and everybody's begin by
+  // `last_document`.
+  const std::int64_t document = starts_.of(tile.sequence, tile.first),
+                     last_document = starts_.of(tile.sequence, tile.first + tile.tokens - 1);
   const std::uint64_t everyone = ~std::uint64_t{0} >> (64 - tile.tokens);
   switch (pattern_.kind) {
     case KeyPattern::Kind::causal:
-      add_span(0, last + 1, everyone, 0, first + 1, true);
+      add_span(document, last + 1, everyone, last_document, first + 1, true);
       break;
     case KeyPattern::Kind::window:
-      add_span(std::max<std::int64_t>(0, first - pattern_.window + 1), last + 1, everyone,
-               last - pattern_.window + 1, first + 1, true);
+      add_span(std::max(document, first - pattern_.window + 1), last + 1, everyone,
+               std::max(last_document, last - pattern_.window + 1), first + 1, true);
       break;
     case KeyPattern::Kind::blocks: {
       const std::int64_t size = pattern_.blocks.block_size, top = pattern_.blocks.blocks.dim(2);
@@ -48,7 +52,8 @@ const std::vector<Segment>& Segmenter::segments(const QueryTile& tile) {
       for (std::int64_t b = 0; b * size <= last; ++b) {
         const std::uint64_t members = std::exchange(members_[static_cast<std::size_t>(b)], 0);
         if (members != 0)
-          add_span(b * size, std::min((b + 1) * size, last + 1), members, 0, first + 1, members == everyone);
+          add_span(std::max(document, b * size), std::min((b + 1) * size, last + 1), members, last_document,
+                   first + 1, members == everyone);
       }
       break;
     }

@@ -64,6 +64,26 @@ struct TileGrid {
   }
 };
 
+/// Where the documents of a call's query tokens start.
+class DocumentStarts {
+ public:
+  DocumentStarts(const AttentionSizes& sizes, const KeyPattern& pattern)
+      : starts_(pattern.documents.defined() ? pattern.documents.data<std::int32_t>() : nullptr),
+        query_len_(sizes.query_len) {
+    HYSPARSE_CHECK(starts_ == nullptr ||
+                   (sizes.start == 0 && sizes.key_rows == sizes.query_len &&
+                    pattern.documents.shape() == Shape{sizes.sequences * sizes.query_len}));
+  }
+  /// 0 without documents.
+  std::int64_t of(std::int64_t sequence, std::int64_t token) const {
+    return starts_ != nullptr ? starts_[sequence * query_len_ + token] : 0;
+  }
+
+ private:
+  const std::int32_t* starts_;
+  std::int64_t query_len_;
+};
+
 struct QueryTile {
   std::int64_t sequence, group;
   std::int64_t first;   ///< query token within the sequence
@@ -83,6 +103,7 @@ class Segmenter {
 
   const AttentionSizes& sizes_;
   const KeyPattern& pattern_;
+  const DocumentStarts starts_;
   std::vector<std::uint64_t> members_;  // of each block
   std::vector<Segment> segments_;
 };
@@ -93,6 +114,7 @@ struct TileLanes {
   TileLanes(const AttentionSizes& attention_sizes, const KeyPattern& key_pattern, const TileGrid& tile_grid)
       : sizes(attention_sizes),
         pattern(key_pattern),
+        starts(attention_sizes, key_pattern),
         grid(tile_grid),
         offsets(grid.lanes),
         rows(grid.lanes),
@@ -110,7 +132,10 @@ struct TileLanes {
         const std::int64_t position = sizes.start + tile.first + i;
         rows[m] = token * sizes.num_heads + tile.group * sizes.group_size() + r;
         offsets[m] = rows[m] * sizes.head_dim;
-        if (pattern.kind == KeyPattern::Kind::window) from[m] = static_cast<T>(position - pattern.window + 1);
+        const std::int64_t document = starts.of(tile.sequence, tile.first + i);
+        from[m] = static_cast<T>(pattern.kind == KeyPattern::Kind::window
+                                     ? std::max(document, position - pattern.window + 1)
+                                     : document);
         to[m] = static_cast<T>(position + 1);
       }
     }
@@ -137,6 +162,7 @@ struct TileLanes {
 
   const AttentionSizes& sizes;
   const KeyPattern& pattern;
+  const DocumentStarts starts;
   TileGrid grid;
   Scratch<std::int64_t> offsets;  ///< of the lane's first element in q; -1 for a lane without a token
   Scratch<std::int64_t> rows;     ///< token * H + head, the lane's place in lse; -1 as well

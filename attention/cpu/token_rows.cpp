@@ -36,11 +36,12 @@ PackedKeys<T>::PackedKeys(const Stream& stream, const AttentionSizes& sizes, con
       });
 }
 
-TokenKeys::TokenKeys(const AttentionSizes& sizes, const BlockLists& lists, std::int64_t lanes)
-    : sizes_(sizes), lists_(lists), lanes_(lanes) {
+TokenKeys::TokenKeys(const AttentionSizes& sizes, const KeyPattern& pattern, std::int64_t lanes)
+    : sizes_(sizes), lists_(pattern.blocks), starts_(sizes, pattern), lanes_(lanes) {
   // Unless blocks are whole panels, one may reach into a panel more.
-  const std::int64_t panels = (lists.block_size + lanes - 1) / lanes + (lists.block_size % lanes == 0 ? 0 : 1);
-  max_width_ = lists.blocks.dim(2) * std::min(panels, (sizes.key_rows + lanes - 1) / lanes) * lanes;
+  const std::int64_t panels =
+      (lists_.block_size + lanes - 1) / lanes + (lists_.block_size % lanes == 0 ? 0 : 1);
+  max_width_ = lists_.blocks.dim(2) * std::min(panels, (sizes.key_rows + lanes - 1) / lanes) * lanes;
 }
 
 void TokenKeys::set(std::int64_t sequence, std::int64_t group, std::int64_t token) {
@@ -49,15 +50,17 @@ void TokenKeys::set(std::int64_t sequence, std::int64_t group, std::int64_t toke
   const std::int64_t list = (sequence * sizes_.query_len + token) * sizes_.num_kv_heads + group;
   const std::int32_t* blocks = lists_.blocks.data<std::int32_t>() + list * lists_.blocks.dim(2);
   const std::int64_t count = lists_.counts.data<std::int32_t>()[list], size = lists_.block_size;
+  const std::int64_t document = starts_.of(sequence, token);
   for (std::int64_t i = 0; i < count;) {
     std::int64_t end = i + 1;  // neighbouring blocks make one span
     while (end < count && blocks[end] == blocks[end - 1] + 1) ++end;
-    add_span(blocks[i] * size, std::min((blocks[end - 1] + 1) * size, token + 1));
+    add_span(std::max(document, blocks[i] * size), std::min((blocks[end - 1] + 1) * size, token + 1));
     i = end;
   }
 }
 
 void TokenKeys::add_span(std::int64_t begin, std::int64_t end) {
+  if (begin >= end) return;  // blocks before the document
   spans_.push_back({begin, end - begin, width() + begin % lanes_});
   for (std::int64_t panel = begin / lanes_; panel * lanes_ < end; ++panel) panels_.push_back(panel);
 }

@@ -69,7 +69,7 @@ struct KeySpan {
 /// The keys of one token: spans, and the panels that cover them, in ascending order. One per worker.
 class TokenKeys {
  public:
-  TokenKeys(const AttentionSizes& sizes, const BlockLists& lists, std::int64_t lanes);
+  TokenKeys(const AttentionSizes& sizes, const KeyPattern& pattern, std::int64_t lanes);
   void set(std::int64_t sequence, std::int64_t group, std::int64_t token);
 
   const std::vector<KeySpan>& spans() const { return spans_; }
@@ -100,6 +100,7 @@ class TokenKeys {
 
   const AttentionSizes& sizes_;
   const BlockLists& lists_;
+  const DocumentStarts starts_;
   std::int64_t lanes_, max_width_;
   std::vector<KeySpan> spans_;
   std::vector<std::int64_t> panels_;

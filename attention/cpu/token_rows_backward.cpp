@@ -16,15 +16,15 @@ constexpr std::int64_t kept_bytes = 1 << 18;
 template <class T>
 class TokenBackward {
  public:
-  TokenBackward(const AttentionSizes& sizes, const BlockLists& lists, const PackedKeys<T>& keys,
+  TokenBackward(const AttentionSizes& sizes, const KeyPattern& pattern, const PackedKeys<T>& keys,
                 const PackedKeys<T>& values)
       : sizes_(sizes),
         keys_(keys),
         values_(values),
         row_width_(round_up_to_lanes<T>(sizes.head_dim)),
-        block_size_(lists.block_size),
+        block_size_(pattern.blocks.block_size),
         scale_(T(1) / std::sqrt(static_cast<T>(sizes.head_dim))),
-        token_keys_(sizes, lists, vector_lanes<T>),
+        token_keys_(sizes, pattern, vector_lanes<T>),
         p_width_(token_keys_.max_width()),
         chunk_(std::clamp<std::int64_t>(
             kept_bytes / std::max<std::int64_t>(
@@ -96,22 +96,24 @@ class TokenBackward {
     add_members(slot);
   }
 
-  /// Enters the token into its blocks' lists of members. The block that it sees only in part is summed at once.
+  /// Enters the token into its blocks' lists of members. Blocks that it sees only in part are summed at once.
   void add_members(std::int64_t slot) {
     const std::int64_t heads = sizes_.group_size(), head_dim = sizes_.head_dim;
     for (const KeySpan& span : token_keys_.spans()) {
-      for (std::int64_t key = span.key; key < span.key + span.count; key += block_size_) {
-        const std::int64_t at = span.at + key - span.key, left = span.key + span.count - key;
-        if (left >= std::min(block_size_, sizes_.key_rows - key)) {
-          members_[static_cast<std::size_t>(key / block_size_)].push_back(
+      const std::int64_t end = span.key + span.count;
+      for (std::int64_t key = span.key, block = key / block_size_, next = 0; key < end; key = next, ++block) {
+        next = std::min(end, (block + 1) * block_size_);
+        const std::int64_t at = span.at + key - span.key, seen = next - key;
+        if (seen == std::min(block_size_, sizes_.key_rows - block * block_size_)) {
+          members_[static_cast<std::size_t>(block)].push_back(
               {slot * heads * p_width_ + at, slot * heads * row_width_});
           continue;
         }
         const std::int64_t p = slot * heads * p_width_ + at, row = slot * heads * row_width_;
         const Member alone[] = {{p, row}};
-        add_member_products<T>(heads, head_dim, left, alone, p_, p_width_, dout_, row_width_,
+        add_member_products<T>(heads, head_dim, seen, alone, p_, p_width_, dout_, row_width_,
                                dv_ + key * row_width_);
-        add_member_products<T>(heads, head_dim, left, alone, dp_, p_width_, query_, row_width_,
+        add_member_products<T>(heads, head_dim, seen, alone, dp_, p_width_, query_, row_width_,
                                dk_ + key * row_width_);
       }
     }
@@ -160,7 +162,7 @@ void token_rows_backward(const Stream& stream, const AttentionSizes& sizes, cons
   const PackedKeys<T> keys(stream, sizes, data.k, true, true), values(stream, sizes, data.v, true, false);
   const std::int64_t chunks = (sizes.query_len + token_chunk - 1) / token_chunk;
   run_backward<T>(stream, sizes, chunks, data, gradients,
-                  [&] { return TokenBackward<T>(sizes, pattern.blocks, keys, values); });
+                  [&] { return TokenBackward<T>(sizes, pattern, keys, values); });
 }
 
 template void token_rows_backward<float>(const Stream&, const AttentionSizes&, const KeyPattern&,

@@ -10,7 +10,7 @@ namespace {
 template <class T>
 class TokenForward {
  public:
-  TokenForward(const AttentionSizes& sizes, const BlockLists& lists, const ForwardData<T>& data,
+  TokenForward(const AttentionSizes& sizes, const KeyPattern& pattern, const ForwardData<T>& data,
                const PackedKeys<T>& keys, const PackedKeys<T>& values)
       : sizes_(sizes),
         data_(data),
@@ -18,7 +18,7 @@ class TokenForward {
         values_(values),
         row_width_(round_up_to_lanes<T>(sizes.head_dim)),
         scale_(T(1) / std::sqrt(static_cast<T>(sizes.head_dim))),
-        token_keys_(sizes, lists, vector_lanes<T>),
+        token_keys_(sizes, pattern, vector_lanes<T>),
         query_(sizes.group_size() * row_width_),
         out_(sizes.group_size() * row_width_),
         inverse_sum_(sizes.group_size()),
@@ -90,7 +90,7 @@ void token_rows_forward(const Stream& stream, const AttentionSizes& sizes, const
   const std::int64_t chunks = (sizes.query_len + token_chunk - 1) / token_chunk;
   parallel_workers(
       stream, sizes.sequences * sizes.num_kv_heads * chunks,
-      [&] { return TokenForward<T>(sizes, pattern.blocks, data, keys, values); },
+      [&] { return TokenForward<T>(sizes, pattern, data, keys, values); },
       [&](TokenForward<T>& worker, std::int64_t task) {
         const std::int64_t slab = task / chunks, begin = task % chunks * token_chunk;
         for (std::int64_t token = begin; token < std::min(begin + token_chunk, sizes.query_len); ++token) {

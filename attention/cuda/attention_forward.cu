@@ -53,8 +53,8 @@ void forward_exact(const Stream& stream, const Problem& problem, const Tensor& q
   const Tensor own =
       Tensor::empty({problem.query_rows(), problem.num_kv_heads, columns}, DType::f32, stream.device);
   exact_scores(stream, problem, q, k, lse, chosen->block_size, own);
-  choose_for_groups(stream, own, problem.start, problem.query_len, chosen->block_size, chosen->blocks,
-                    chosen->counts);
+  choose_for_groups(stream, own, problem.start, problem.query_len, chosen->block_size, problem.documents,
+                    chosen->blocks, chosen->counts);
 }
 
 }  // namespace
@@ -73,7 +73,12 @@ Problem::Problem(const cpu::AttentionSizes& sizes, const cpu::KeyPattern& patter
       blocks(nullptr),
       counts(nullptr),
       by_group(sizes.group_size()),
-      scale(1.0f / std::sqrt(static_cast<float>(sizes.head_dim))) {
+      scale(1.0f / std::sqrt(static_cast<float>(sizes.head_dim))),
+      documents(device_data_or_null<std::int32_t>(pattern.documents)) {
+  HYSPARSE_CHECK(
+      documents == nullptr || (sizes.start == 0 && sizes.key_rows == sizes.query_len &&
+                               pattern.documents.shape() == Shape{sizes.sequences * sizes.query_len}),
+      "document starts {}", pattern.documents.shape().str());
   if (sizes.head_dim % 16 != 0 || sizes.head_dim > 256 || sizes.head_dim < 16) {
     throw_error("head size {}: the GPU's attention takes multiples of 16, from 16 to 256", sizes.head_dim);
   }

@@ -9,6 +9,7 @@ struct ChooseArguments {
   std::int64_t rows;    ///< query tokens
   int parts, groups, columns, top, block_size;
   std::int64_t first, seq_len, start;  ///< row r is token (first + r) % seq_len, at position `start` + that
+  const std::int32_t* documents;       ///< starts of all S*T rows; null without
   std::int32_t *blocks, *counts;       ///< counts: null where not wanted
 };
 
@@ -16,26 +17,30 @@ struct ChooseArguments {
 __global__ void choose_kernel(ChooseArguments a) {
   const std::int64_t list = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) / warp_size;
   if (list >= a.rows * a.groups) return;
-  const int visible = static_cast<int>((a.start + (a.first + list / a.groups) % a.seq_len) / a.block_size) + 1;
+  const std::int64_t row = a.first + list / a.groups;
+  const int first = a.documents != nullptr ? a.documents[row] / a.block_size : 0;  // block
+  const int visible = static_cast<int>((a.start + row % a.seq_len) / a.block_size) + 1 - first;
   if (a.counts != nullptr && threadIdx.x % warp_size == 0) a.counts[list] = min(a.top, visible);
   std::int32_t* out = a.blocks + list * a.top;
-  if (visible <= a.top) return list_all_blocks(visible, a.top, out);
+  if (visible <= a.top) return list_all_blocks(first, visible, a.top, out);
   const std::int64_t part_size = a.rows * a.groups * a.columns;
+  const float* scores = a.scores + list * a.columns + first;
   list_top_blocks(
-      visible, a.top,
+      first, visible, a.top,
       [&](int b) {
-        float largest = a.scores[list * a.columns + b];
-        for (int part = 1; part < a.parts; ++part)
-          largest = fmaxf(largest, a.scores[part * part_size + list * a.columns + b]);
+        float largest = scores[b];
+        for (int part = 1; part < a.parts; ++part) largest = fmaxf(largest, scores[part * part_size + b]);
         return largest;
       },
       out);
 }
 
-__global__ void count_kernel(std::int64_t rows, std::int64_t seq_len, std::int64_t block_size, std::int64_t top,
-                             std::int32_t* counts) {
+__global__ void count_kernel(std::int64_t rows, std::int64_t seq_len, std::int64_t block_size,
+                             const std::int32_t* documents, std::int64_t top, std::int32_t* counts) {
   const std::int64_t row = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
-  if (row < rows) counts[row] = static_cast<std::int32_t>(min(top, row % seq_len / block_size + 1));
+  if (row >= rows) return;
+  const std::int64_t first = documents != nullptr ? documents[row] / block_size : 0;
+  counts[row] = static_cast<std::int32_t>(min(top, row % seq_len / block_size + 1 - first));
 }
 
 void launch_choose(const Stream& stream, const ChooseArguments& a) {
@@ -47,7 +52,7 @@ void launch_choose(const Stream& stream, const ChooseArguments& a) {
 }  // namespace
 
 void choose_blocks(const Stream& stream, const Tensor& scores, std::int64_t first, std::int64_t seq_len,
-                   std::int64_t block_size, const Tensor& blocks) {
+                   std::int64_t block_size, const Tensor& documents, const Tensor& blocks) {
   launch_choose(stream, {.scores = device_data<float>(scores),
                          .rows = scores.dim(1),
                          .parts = static_cast<int>(scores.dim(0)),
@@ -58,18 +63,21 @@ void choose_blocks(const Stream& stream, const Tensor& scores, std::int64_t firs
                          .first = first,
                          .seq_len = seq_len,
                          .start = 0,
+                         .documents = device_data_or_null<std::int32_t>(documents),
                          .blocks = device_data<std::int32_t>(blocks),
                          .counts = nullptr});
 }
 
-void count_blocks(const Stream& stream, std::int64_t seq_len, std::int64_t block_size, std::int64_t top,
-                  const Tensor& counts) {
+void count_blocks(const Stream& stream, std::int64_t seq_len, std::int64_t block_size, const Tensor& documents,
+                  std::int64_t top, const Tensor& counts) {
   launch(stream, {dim3(static_cast<unsigned>(ceil_div(counts.numel(), 256))), dim3(256)}, count_kernel,
-         counts.numel(), seq_len, block_size, top, device_data<std::int32_t>(counts));
+         counts.numel(), seq_len, block_size, device_data_or_null<std::int32_t>(documents), top,
+         device_data<std::int32_t>(counts));
 }
 
 void choose_for_groups(const Stream& stream, const Tensor& scores, std::int64_t start, std::int64_t seq_len,
-                       std::int64_t block_size, const Tensor& blocks, const Tensor& counts) {
+                       std::int64_t block_size, const std::int32_t* documents, const Tensor& blocks,
+                       const Tensor& counts) {
   launch_choose(stream, {.scores = device_data<float>(scores),
                          .rows = scores.dim(0),
                          .parts = 1,
@@ -80,6 +88,7 @@ void choose_for_groups(const Stream& stream, const Tensor& scores, std::int64_t 
                          .first = 0,
                          .seq_len = seq_len,
                          .start = start,
+                         .documents = documents,
                          .blocks = device_data<std::int32_t>(blocks),
                          .counts = device_data<std::int32_t>(counts)});
 }

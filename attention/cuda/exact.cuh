@@ -28,14 +28,15 @@ __device__ __forceinline__ void for_keys(const Problem& p, std::int64_t token_ro
                                          const Body& body) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const int position = p.start + static_cast<int>(token_row % p.query_len);
+  const int document = p.documents != nullptr ? p.documents[token_row] : 0;
   const auto span = [&](int begin, int end) {
     for (int first = begin; first < end; first += warp_size) body(first + lane < end ? first + lane : -1);
   };
-  if (p.blocks == nullptr) return span(max(0, position - p.window + 1), position + 1);
+  if (p.blocks == nullptr) return span(max(document, position - p.window + 1), position + 1);
   const std::int64_t list = token_row * p.num_kv_heads + group;
   for (int i = 0; i < p.counts[list]; ++i) {
     const int begin = p.blocks[list * p.top + i] * p.block_size;
-    span(begin, min(begin + p.block_size, position + 1));
+    span(max(begin, document), min(begin + p.block_size, position + 1));
   }
 }
 

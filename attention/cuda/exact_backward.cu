@@ -63,10 +63,12 @@ __global__ void exact_key_gradient_kernel(Problem p, KeyWorkView work, const flo
     const int r = first + lane;
     std::int64_t from = 0;
     float probability = 0.0f, ds = 0.0f;
+    bool behind = r >= rows;  // of another document, as are all tokens after it
     if (r < rows) {
       const int i = p.by_group.divide(r), head = group * p.group_size() + r - i * p.group_size();
       const int token = work.tokens != nullptr ? work.tokens[list_start + i] : key + i;
-      if (token >= key) {
+      behind = p.document(sequence, token) > key;
+      if (token >= key && !behind) {
         const std::int64_t row =
             (static_cast<std::int64_t>(sequence) * p.query_len + token) * p.num_heads + head;
         from = row * p.head_dim;
@@ -74,6 +76,7 @@ __global__ void exact_key_gradient_kernel(Problem p, KeyWorkView work, const flo
         ds = probability * (chain(dout + from, v + at, p.head_dim, 1.0f) - stats[row].delta);
       }
     }
+    if (__all_sync(all_lanes, behind)) break;
     for (int s = 0; s < warp_size; ++s) {
       const float weight = __shfl_sync(all_lanes, probability, s), dweight = __shfl_sync(all_lanes, ds, s);
       const std::int64_t row = __shfl_sync(all_lanes, static_cast<long long>(from), s);

@@ -53,7 +53,8 @@ __global__ void exact_scores_kernel(Problem p, const float* q, const float* k, c
   const std::int64_t list = index / columns, token = list / p.num_kv_heads;
   const int group = static_cast<int>(list % p.num_kv_heads), sequence = static_cast<int>(token / p.query_len);
   const int position = p.start + static_cast<int>(token % p.query_len);
-  const int begin = block * block_size, end = min(begin + block_size, position + 1);
+  const int document = p.documents != nullptr ? p.documents[token] : 0;
+  const int begin = max(block * block_size, document), end = min((block + 1) * block_size, position + 1);
   float score = -INFINITY;
   for (int head = group * p.group_size(); head < (group + 1) * p.group_size(); ++head) {
     const std::int64_t row = token * p.num_heads + head;

@@ -35,13 +35,13 @@ struct ForwardTiling {
 };
 
 /// out rows and lse of one tile; what is left in `maxima` are the rows' block maxima, in lse_rows their lse.
-template <int Columns, ForwardKind Kind>
+template <int Columns, ForwardKind Kind, bool Documents>
 __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const QueryTile& tile, char* shared,
                                              float* maxima, float* lse_rows) {
   using Tiling = ForwardTiling<Columns, Kind>;
   constexpr int row_tiles = Tiling::row_tiles, keys = Tiling::keys, rows = Tiling::rows;
-  using Tiles =
-      std::conditional_t<Kind == ForwardKind::blocks, BlockTiles<row_tiles, keys>, SpanTiles<row_tiles, keys>>;
+  using Tiles = std::conditional_t<Kind == ForwardKind::blocks, BlockTiles<row_tiles, keys, Documents>,
+                                   SpanTiles<row_tiles, keys, Documents>>;
   const Problem& p = a.problem;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const int first_row = static_cast<int>(threadIdx.x) / warp_size * row_tiles * 16;
@@ -52,6 +52,7 @@ __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const Qu
   const std::int64_t key_base = tile.keys(p);
   const LaneRows<row_tiles> lane_rows(p, a.tiles, tile, first_row);
   Tiles tiles(p, tile, lane_rows);
+  if constexpr (Kind == ForwardKind::scored) tiles.start_at_block(a.scoring.by_block);
   const auto load_keys = [&](std::uint32_t stage) {
     const bf16* const from[] = {a.k, a.v};
     if (tiles.prepared_whole()) {
@@ -188,15 +189,15 @@ __device__ __forceinline__ void forward_tile(const ForwardArguments& a, const Qu
   });
 }
 
-template <int Columns, ForwardKind Kind>
+template <int Columns, ForwardKind Kind, bool Documents>
 __global__ void __launch_bounds__((ForwardTiling<Columns, Kind>::threads),
                                   (ForwardTiling<Columns, Kind>::blocks_per_multiprocessor))
     attention_forward_kernel(const __grid_constant__ ForwardArguments a) {
   using Tiling = ForwardTiling<Columns, Kind>;
   extern __shared__ __align__(128) char shared[];
   if constexpr (Kind != ForwardKind::scored) {
-    forward_tile<Columns, Kind>(a, QueryTile(a.problem, a.tiles, static_cast<int>(blockIdx.x)), shared, nullptr,
-                                nullptr);
+    forward_tile<Columns, Kind, Documents>(a, QueryTile(a.problem, a.tiles, static_cast<int>(blockIdx.x)),
+                                           shared, nullptr, nullptr);
   } else {
     float* lse_rows = reinterpret_cast<float*>(shared + Tiling::tile_bytes);
     int& claimed = *reinterpret_cast<int*>(lse_rows + Tiling::rows);
@@ -207,9 +208,9 @@ __global__ void __launch_bounds__((ForwardTiling<Columns, Kind>::threads),
       const int index = claimed;
       if (index >= a.tile_count) return;
       const QueryTile tile(a.problem, a.tiles, index);
-      forward_tile<Columns, Kind>(a, tile, shared, maxima, lse_rows);
+      forward_tile<Columns, Kind, Documents>(a, tile, shared, maxima, lse_rows);
       __syncthreads();
-      choose_for_tile<Tiling::rows, Tiling::warps>(a.scoring, a.problem, tile, maxima, lse_rows);
+      choose_for_tile<Tiling::rows, Tiling::warps, Documents>(a.scoring, a.problem, tile, maxima, lse_rows);
       __syncthreads();
     }
   }
@@ -238,7 +239,9 @@ void launch_forward_kind(const Stream& stream, ForwardArguments a) {
     a.scoring.next_tile = device_data<std::int32_t>(next_tile);
   }
   launch(stream, {dim3(static_cast<unsigned>(grid)), dim3(Tiling::threads), Tiling::shared_bytes},
-         attention_forward_kernel<Columns, Kind>, a);
+         a.problem.documents != nullptr ? attention_forward_kernel<Columns, Kind, true>
+                                        : attention_forward_kernel<Columns, Kind, false>,
+         a);
 }
 
 }  // namespace hysparse::cuda

@@ -8,7 +8,7 @@
 
 namespace hysparse::cuda {
 
-template <int Columns>
+template <int Columns, bool Documents>
 struct KeyGradientTiling {
   static constexpr int warps = key_tile / 16, threads = warps * warp_size;
   static constexpr int queries = Columns > 128 ? 32 : 64;    ///< rows of a step
@@ -16,14 +16,14 @@ struct KeyGradientTiling {
   static constexpr int blocks_per_multiprocessor = Columns > 128 ? 1 : 2;
   static constexpr int tables = 3;
   static constexpr int shared_bytes =
-      (2 * key_tile + 4 * queries) * Columns * 2 + 2 * queries * 8 + tables * queries * 8;
+      (2 * key_tile + 4 * queries) * Columns * 2 + 2 * queries * 8 + tables * queries * (Documents ? 12 : 8);
 };
 
-template <int Columns>
-__global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
-                                  (KeyGradientTiling<Columns>::blocks_per_multiprocessor))
+template <int Columns, bool Documents>
+__global__ void __launch_bounds__((KeyGradientTiling<Columns, Documents>::threads),
+                                  (KeyGradientTiling<Columns, Documents>::blocks_per_multiprocessor))
     key_gradient_kernel(const __grid_constant__ BackwardArguments a) {
-  using Tiling = KeyGradientTiling<Columns>;
+  using Tiling = KeyGradientTiling<Columns, Documents>;
   constexpr int queries = Tiling::queries, out_columns = Tiling::out, tables = Tiling::tables;
   extern __shared__ __align__(128) char shared[];
   const Problem& p = a.problem;
@@ -47,8 +47,11 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
   // Rows [row, row_end) of the list, of which row r is that of token r / R and head r % R.
   const bool listed = work.tokens != nullptr;
   const std::int32_t* tokens = listed ? work.tokens + work.token_start[list] : nullptr;
-  const int list_tokens = listed ? work.token_start[list + 1] - work.token_start[list]
-                                 : min(p.query_len - list_key, work.list_keys - 1 + p.window);
+  int list_tokens = listed ? work.token_start[list + 1] - work.token_start[list]
+                           : min(p.query_len - list_key, work.list_keys - 1 + p.window);
+  if constexpr (Documents) {
+    if (!listed) list_tokens = span_tokens(p, sequence, list_key, work.list_keys);
+  }
   const int group_size = p.by_group.divisor();
   const int row_begin = min(chunk * work.chunk, list_tokens) * group_size;
   const int row_end =
@@ -62,7 +65,8 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
   char* const after_tiles = shared + 2 * key_bytes + 4 * row_bytes;
   RowStats* const stats = reinterpret_cast<RowStats*>(after_tiles);  // [2][queries]
   int2* const table =
-      reinterpret_cast<int2*>(after_tiles + 2 * queries * 8);  // [tables][queries]: row, position
+      reinterpret_cast<int2*>(after_tiles + 2 * queries * 8);               // [tables][queries]: row, position
+  int* const documents = reinterpret_cast<int*>(table + tables * queries);  // [tables][queries], with Documents
 
   const auto find_row = [&](int step) -> int2 {
     const int r = row_begin + step * queries + thread;
@@ -71,6 +75,7 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
     const int token = listed ? tokens[index] : list_key + index;
     return {(sequence * p.query_len + token) * p.num_heads + group * group_size + head, token};
   };
+  const auto find_document = [&](int2 row) { return row.y < 0 ? 0 : p.starts(sequence)[row.y]; };
   const auto load_rows = [&](int step) {
     const bf16* const from[] = {a.q, a.dout};
     const int2* rows = table + step % tables * queries;
@@ -96,6 +101,10 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
   if (thread < queries) {
     table[thread] = find_row(0);
     table[queries + thread] = find_row(1);
+    if constexpr (Documents) {
+      documents[thread] = find_document(table[thread]);
+      documents[queries + thread] = find_document(table[queries + thread]);
+    }
   }
   const std::int64_t key_stride = static_cast<std::int64_t>(p.num_kv_heads) * p.head_dim;
   const std::int64_t key_base =
@@ -120,7 +129,11 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
     if (step + 1 < steps) load_rows(step + 1);
     commit_copies();
     int2 ahead;
-    if (thread < queries) ahead = find_row(step + 2);
+    int document_ahead = 0;
+    if (thread < queries) {
+      ahead = find_row(step + 2);
+      if constexpr (Documents) document_ahead = find_document(ahead);
+    }
     if (!idle) {
       const std::uint32_t q_tile = row_tiles + static_cast<std::uint32_t>(step & 1) * 2 * row_bytes;
       const std::uint32_t dout_tile = q_tile + row_bytes;
@@ -128,15 +141,20 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
       const int2* rows = table + step % tables * queries;
       float s[1][queries / 8][4], dp[1][queries / 8][4];
       rows_times_rows<Columns, 1, queries / 16>(s, k_rows, wide_rows<Columns>(q_tile, 0));
+      const int* row_documents = documents + step % tables * queries;
       const int last = rows[queries - 1].y;
-      if (rows[0].y < first_key + key_tile - 1 || last < 0 || last - p.window >= first_key) {
+      // Tokens ascend over the rows, and so do the starts of their documents.
+      if (rows[0].y < first_key + key_tile - 1 || last < 0 || last - p.window >= first_key ||
+          (Documents && row_documents[queries - 1] > first_key)) {
         const int key = first_key + warp_row + lane / 4;
 #pragma unroll
         for (int n = 0; n < queries / 8; ++n) {
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
             const int position = rows[8 * n + lane % 4 * 2 + j % 2].y, at = key + j / 2 * 8;
-            if (at > position || at <= position - p.window) s[0][n][j] = -INFINITY;
+            if (at > position || at <= position - p.window ||
+                (Documents && at < row_documents[8 * n + lane % 4 * 2 + j % 2]))
+              s[0][n][j] = -INFINITY;
           }
         }
       }
@@ -156,7 +174,10 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
       scores_times_rows<Columns, 1, queries / 16, out_columns / 16>(dk, dp, deep_rows<Columns>(q_tile, 0),
                                                                     first_chunk);
     }
-    if (thread < queries) table[(step + 2) % tables * queries + thread] = ahead;
+    if (thread < queries) {
+      table[(step + 2) % tables * queries + thread] = ahead;
+      if constexpr (Documents) documents[(step + 2) % tables * queries + thread] = document_ahead;
+    }
   }
   wait_for_copies<0>();
   __syncthreads();
@@ -194,12 +215,13 @@ __global__ void __launch_bounds__((KeyGradientTiling<Columns>::threads),
 
 template <int Columns>
 void launch_key_gradients(const Stream& stream, const BackwardArguments& a, const KeyWork& work) {
-  using Tiling = KeyGradientTiling<Columns>;
+  using Tiling = KeyGradientTiling<Columns, false>;
+  const bool documents = a.problem.documents != nullptr;
   const unsigned tiles = static_cast<unsigned>(ceil_div(work.view.list_keys, key_tile));
   launch(stream,
          {dim3(static_cast<unsigned>(work.max_items), tiles, Columns / Tiling::out), dim3(Tiling::threads),
-          Tiling::shared_bytes},
-         key_gradient_kernel<Columns>, a);
+          documents ? KeyGradientTiling<Columns, true>::shared_bytes : Tiling::shared_bytes},
+         documents ? key_gradient_kernel<Columns, true> : key_gradient_kernel<Columns, false>, a);
 }
 
 }  // namespace hysparse::cuda

@@ -23,7 +23,7 @@ struct LaneRows {
   }
 };
 
-template <int RowTiles, int Keys>
+template <int RowTiles, int Keys, bool Documents>
 class SpanTiles {
  public:
   __device__ __forceinline__ SpanTiles(const Problem& p, const QueryTile& tile, const LaneRows<RowTiles>& rows)
@@ -32,7 +32,17 @@ class SpanTiles {
         key_rows_(p.key_rows),
         first_(p.start + tile.first),
         end_(first_ + tile.tokens),
-        next_(max(0, first_ - p.window + 1)) {}
+        next_(max(0, first_ - p.window + 1)) {
+    if constexpr (Documents) {
+      starts_ = p.starts(tile.sequence);
+      last_document_ = starts_[end_ - 1];
+      next_ = max(next_, starts_[first_]);
+    }
+  }
+  /// Begins with a whole block; before the first prepare().
+  __device__ __forceinline__ void start_at_block(const Divider& by_block) {
+    if constexpr (Documents) next_ = by_block.divide(next_) * by_block.divisor();
+  }
 
   /// Finds the tile after the current one; false when there is none. advance() makes it the current one.
   __device__ __forceinline__ bool prepare() { return next_ < end_; }
@@ -56,13 +66,17 @@ class SpanTiles {
   __device__ __forceinline__ bool skip() const { return false; }
   /// Sets logits of keys that a row does not see to -inf.
   __device__ __forceinline__ void mask(float (&s)[RowTiles][Keys / 8][4]) const {
-    if (current_ + Keys - 1 <= first_ && current_ > end_ - 1 - window_) return;
+    if (current_ + Keys - 1 <= first_ && current_ > end_ - 1 - window_ &&
+        (!Documents || current_ >= last_document_))
+      return;
     const int column = current_ + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int i = 0; i < RowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int to = rows_.position[i][j / 2], from = to - window_;
+        const int to = rows_.position[i][j / 2];
+        int from = to - window_;
+        if constexpr (Documents) from = max(from, starts_[max(to, 0)] - 1);
 #pragma unroll
         for (int n = 0; n < Keys / 8; ++n) {
           const int key = column + 8 * n + j % 2;
@@ -75,9 +89,11 @@ class SpanTiles {
  private:
   const LaneRows<RowTiles>& rows_;
   int window_, key_rows_, first_, end_, next_, current_ = 0;
+  const std::int32_t* starts_ = nullptr;  // of the sequence
+  int last_document_ = 0;                 // start of the last token's
 };
 
-template <int RowTiles, int Keys>
+template <int RowTiles, int Keys, bool Documents>
 class BlockTiles {
   static_assert(Keys == 32);
 
@@ -91,6 +107,10 @@ class BlockTiles {
         slot_shift_(p.block_size == 8    ? 3
                     : p.block_size == 16 ? 4
                                          : 5) {
+    if constexpr (Documents) {
+      starts_ = p.starts(tile.sequence);
+      last_document_ = starts_[end_ - 1];
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int token = static_cast<int>(threadIdx.x) % warp_size + i * warp_size;
@@ -167,8 +187,17 @@ class BlockTiles {
     const int used = Keys >> slot_shift_, width = 1 << slot_shift_;
     const std::uint32_t all_bits = (1u << (used * row_bits)) - 1;
     // Blocks ascend over the slots.
-    if (current_bits_ == all_bits && current_count_ == width && pick(current_, used - 1) + width - 1 <= first_)
+    if (current_bits_ == all_bits && current_count_ == width &&
+        pick(current_, used - 1) + width - 1 <= first_ && (!Documents || current_[0] >= last_document_))
       return;
+    int from[RowTiles][2] = {};
+    if constexpr (Documents) {
+#pragma unroll
+      for (int i = 0; i < RowTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) from[i][half] = starts_[max(rows_.position[i][half], 0)];
+      }
+    }
     const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int n = 0; n < Keys / 8; ++n) {
@@ -181,7 +210,8 @@ class BlockTiles {
         for (int j = 0; j < 4; ++j) {
           const int key = at + j % 2;
           const bool sees = (bits >> (2 * i + j / 2) & 1) != 0 && key < current_count_ &&
-                            first + key <= rows_.position[i][j / 2];
+                            first + key <= rows_.position[i][j / 2] &&
+                            (!Documents || first + key >= from[i][j / 2]);
           if (!sees) s[i][n][j] = -INFINITY;
         }
       }
@@ -203,6 +233,8 @@ class BlockTiles {
   int rest_ = 0;  // keys of the prepared block after the prepared tile
   int next_[2], left_[2];
   const std::int32_t* list_[2];
+  const std::int32_t* starts_ = nullptr;                             // of the sequence
+  int last_document_ = 0;                                            // start of the last token's
   int prepared_[slots] = {none, none, none, none}, current_[slots];  // first keys
   int prepared_count_ = 0, current_count_ = 0;
   std::uint32_t prepared_bits_ = 0,

@@ -57,10 +57,11 @@ __device__ int exclusive_sum(int x, int* shared, int& total) {
   return before + inclusive - x;
 }
 
-/// Query tokens that see list `index` of a sequence where no blocks are chosen.
-__host__ __device__ int span_tokens(const Problem& p, int index, int list_keys) {
-  const int first = index * list_keys, last = min(first + list_keys, p.query_len) - 1;
-  return min(static_cast<std::int64_t>(p.query_len), static_cast<std::int64_t>(last) + p.window) - first;
+/// span_tokens without documents: no less than with them.
+int most_span_tokens(const Problem& p, int index, int list_keys) {
+  const std::int64_t first = std::int64_t{index} * list_keys,
+                     last = std::min<std::int64_t>(first + list_keys, p.query_len) - 1;
+  return static_cast<int>(std::min<std::int64_t>(p.query_len, last + p.window) - first);
 }
 
 /// The three starts from the counts (null: those of spans).
@@ -73,7 +74,11 @@ __global__ void __launch_bounds__(scan_threads)
     const int list = first + static_cast<int>(threadIdx.x);
     int count = 0, chunks = 0;
     if (list < work.lists) {
-      count = counts != nullptr ? counts[list] : span_tokens(p, list % work.lists_per_slab, work.list_keys);
+      const int slab = list / work.lists_per_slab;
+      count = counts != nullptr
+                  ? counts[list]
+                  : span_tokens(p, slab / p.num_kv_heads, (list - slab * work.lists_per_slab) * work.list_keys,
+                                work.list_keys);
       chunks = max(1, (count + work.chunk - 1) / work.chunk);
     }
     int token_total, item_total, slot_total;
@@ -148,11 +153,11 @@ KeyWork make_key_work(const Stream& stream, const Problem& p, bool cut) {
     work.max_slots = 2 * (entries / view.chunk);
   } else if (cut) {
     std::int64_t total = 0;
-    for (int i = 0; i < view.lists_per_slab; ++i) total += span_tokens(p, i, view.list_keys);
+    for (int i = 0; i < view.lists_per_slab; ++i) total += most_span_tokens(p, i, view.list_keys);
     view.chunk = chunk_tokens(p, total * slabs, 0);
     work.max_items = 0;
     for (int i = 0; i < view.lists_per_slab; ++i) {
-      const std::int64_t chunks = ceil_div(span_tokens(p, i, view.list_keys), view.chunk);
+      const std::int64_t chunks = ceil_div(most_span_tokens(p, i, view.list_keys), view.chunk);
       work.max_items += slabs * std::max<std::int64_t>(chunks, 1);
       work.max_slots += chunks > 1 ? slabs * chunks : 0;
     }

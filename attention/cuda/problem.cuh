@@ -51,11 +51,44 @@ struct Problem {
   const std::int32_t *blocks, *counts;  ///< null without
   Divider by_group;                     ///< heads of a group
   float scale;                          ///< 1 / sqrt(head_dim)
+  /// Document starts [S * query_len], null without: the key's position is no less either. Kernels on tensor
+  /// cores have instances of their own for it (`Documents`).
+  const std::int32_t* documents;
 
   Problem(const cpu::AttentionSizes& sizes, const cpu::KeyPattern& pattern);
   __host__ __device__ int group_size() const { return num_heads / num_kv_heads; }
   std::int64_t query_rows() const { return std::int64_t{sequences} * query_len; }
+  /// The starts of a sequence, where there are documents.
+  __device__ __forceinline__ const std::int32_t* starts(int sequence) const {
+    return documents + static_cast<std::int64_t>(sequence) * query_len;
+  }
+  /// 0 without documents.
+  __device__ __forceinline__ int document(int sequence, int token) const {
+    return documents != nullptr ? starts(sequence)[token] : 0;
+  }
 };
+
+/// The first token of (last, end) whose document starts behind the key `last`, or `end`. Starts ascend.
+__device__ __forceinline__ int first_behind(const std::int32_t* starts, int last, int end) {
+  for (int low = last + 1; low < end;) {
+    const int middle = (low + end) / 2;
+    if (starts[middle] > last) {
+      end = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return end;
+}
+
+/// Query tokens from `first` on that see keys of [first, first + keys), where no blocks are chosen.
+__device__ __forceinline__ int span_tokens(const Problem& p, int sequence, int first, int keys) {
+  const int last = min(first + keys, p.query_len) - 1;
+  int end =
+      static_cast<int>(min(static_cast<std::int64_t>(p.query_len), static_cast<std::int64_t>(last) + p.window));
+  if (p.documents != nullptr) end = first_behind(p.starts(sequence), last, end);
+  return end - first;
+}
 
 struct QueryTiles {
   int tokens, heads, chunks, per_sequence;

@@ -16,14 +16,15 @@ struct QueryGradientTiling {
   static constexpr int shared_bytes = (2 * rows + 4 * keys) * Columns * 2;
 };
 
-template <int Columns, bool Blocks>
+template <int Columns, bool Blocks, bool Documents>
 __global__ void __launch_bounds__((QueryGradientTiling<Columns, Blocks>::threads),
                                   (QueryGradientTiling<Columns, Blocks>::blocks_per_multiprocessor))
     query_gradient_kernel(const __grid_constant__ BackwardArguments a,
                           const __grid_constant__ QueryTiles query_tiles) {
   using Tiling = QueryGradientTiling<Columns, Blocks>;
   constexpr int row_tiles = Tiling::row_tiles, keys = Tiling::keys, rows = Tiling::rows;
-  using Tiles = std::conditional_t<Blocks, BlockTiles<row_tiles, keys>, SpanTiles<row_tiles, keys>>;
+  using Tiles =
+      std::conditional_t<Blocks, BlockTiles<row_tiles, keys, Documents>, SpanTiles<row_tiles, keys, Documents>>;
   extern __shared__ __align__(128) char shared[];
   const Problem& p = a.problem;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -122,7 +123,9 @@ void launch_query_gradient_kernel(const Stream& stream, const BackwardArguments&
   const QueryTiles tiles(a.problem, Tiling::rows);
   launch(stream,
          {dim3(static_cast<unsigned>(tiles.count(a.problem))), dim3(Tiling::threads), Tiling::shared_bytes},
-         query_gradient_kernel<Columns, Blocks>, a, tiles);
+         a.problem.documents != nullptr ? query_gradient_kernel<Columns, Blocks, true>
+                                        : query_gradient_kernel<Columns, Blocks, false>,
+         a, tiles);
 }
 
 template <int Columns>

@@ -18,6 +18,12 @@ struct NormRopeArguments {
   const float* table;
   ParameterView weight;  ///< null: no norm
   float eps;
+  const std::int32_t* documents;  ///< [rows], subtracted from positions; null without
+  __device__ __forceinline__ const float* angles(std::int64_t row) const {
+    std::int64_t position = row % length;
+    if (documents != nullptr && row < rows) position -= documents[row];
+    return table + position * 2 * half;
+  }
 };
 
 __global__ void rope_table_kernel(double theta, int half, std::int64_t start, std::int64_t length,
@@ -55,7 +61,7 @@ template <int Direction, bool Whole>
 class Rotation {
  public:
   __device__ __forceinline__ Rotation(const NormRopeArguments& a, const Place& place, std::int64_t row)
-      : a_(a), place_(place), angles_(a.table + row % a.length * 2 * a.half) {
+      : a_(a), place_(place), angles_(a.angles(row)) {
     if (!Whole || place.first >= 2 * a.half) return;
     const bool above = place.first >= a.half;
     angles_ += above ? place.first - a.half : place.first;
@@ -234,7 +240,8 @@ NormRopeArguments arguments(const cpu::NormRope& op, const Tensor& x) {
           .length = op.table.dim(0),
           .table = device_data<float>(op.table),
           .weight = ParameterView::of(op.weight),
-          .eps = static_cast<float>(op.eps)};
+          .eps = static_cast<float>(op.eps),
+          .documents = device_data_or_null<std::int32_t>(op.documents)};
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ __device__ __forceinline__ float block_score(const float* maxima, const float* l
 }
 
 /// Lists the blocks of a tile's tokens, or writes their scores. Overwrites the maxima.
-template <int Rows, int Warps>
+template <int Rows, int Warps, bool Documents>
 __device__ __forceinline__ void choose_for_tile(const Scoring& scoring, const Problem& p, const QueryTile& tile,
                                                 float* maxima, const float* lse_rows) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
@@ -94,25 +94,30 @@ __device__ __forceinline__ void choose_for_tile(const Scoring& scoring, const Pr
     const std::int64_t list =
         (static_cast<std::int64_t>(tile.sequence) * p.query_len + tile.first + token) * p.num_kv_heads +
         tile.group;
-    const int visible = scoring.by_block.divide(p.start + tile.first + token) + 1, row = token * tile.heads;
+    int first = 0;  // block
+    if constexpr (Documents) first = scoring.by_block.divide(p.starts(tile.sequence)[tile.first + token]);
+    const int visible = scoring.by_block.divide(p.start + tile.first + token) + 1 - first,
+              row = token * tile.heads;
     if (scoring.scores == nullptr) {
       if (lane == 0) scoring.counts[list] = min(scoring.top, visible);
       if (visible <= scoring.top) {
-        list_all_blocks(visible, scoring.top, scoring.blocks + list * scoring.top);
+        list_all_blocks(first, visible, scoring.top, scoring.blocks + list * scoring.top);
         continue;
       }
     }
 #pragma unroll 2
     for (int b = lane; b < visible; b += warp_size) {
-      float* of_token = maxima + static_cast<std::int64_t>(b) * Rows + row;
+      float* of_token = maxima + static_cast<std::int64_t>(first + b) * Rows + row;
       *of_token = block_score(of_token, lse_rows + row, tile.heads, p.scale);
     }
-    const auto score = [&](int b) { return maxima[static_cast<std::int64_t>(b) * Rows + row]; };
+    const auto score = [&](int b) { return maxima[static_cast<std::int64_t>(first + b) * Rows + row]; };
     if (scoring.scores == nullptr) {
-      list_top_blocks(visible, scoring.top, score, scoring.blocks + list * scoring.top);
+      list_top_blocks(first, visible, scoring.top, score, scoring.blocks + list * scoring.top);
     } else {
       float* out = scoring.scores + list * scoring.columns;
-      for (int b = lane; b < scoring.columns; b += warp_size) out[b] = b < visible ? score(b) : -INFINITY;
+      for (int b = lane; b < first; b += warp_size) out[b] = -INFINITY;
+      for (int b = lane; first + b < scoring.columns; b += warp_size)
+        out[first + b] = b < visible ? score(b) : -INFINITY;
     }
   }
 }

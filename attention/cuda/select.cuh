@@ -11,15 +11,15 @@ __device__ __forceinline__ std::uint32_t ordered_bits(float x) {
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-/// Lists the first `visible` <= top blocks, then -1. All lanes call it.
-__device__ __forceinline__ void list_all_blocks(int visible, int top, std::int32_t* out) {
+/// Lists `visible` <= top blocks from `first` on, then -1. All lanes call it.
+__device__ __forceinline__ void list_all_blocks(int first, int visible, int top, std::int32_t* out) {
   for (int i = static_cast<int>(threadIdx.x) % warp_size; i < top; i += warp_size)
-    out[i] = i < visible ? i : -1;
+    out[i] = i < visible ? first + i : -1;
 }
 
 /// list_top_blocks with the scores of the first 32 * Kept blocks in registers.
 template <int Kept, class Score>
-__device__ __forceinline__ void list_top_blocks_of(int visible, int top, const Score& score,
+__device__ __forceinline__ void list_top_blocks_of(int from, int visible, int top, const Score& score,
                                                    std::int32_t* out) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   std::uint32_t own[Kept];
@@ -48,7 +48,7 @@ __device__ __forceinline__ void list_top_blocks_of(int visible, int top, const S
     const std::uint32_t ties = __ballot_sync(all_lanes, x == threshold);
     const bool take = x > threshold || (x == threshold && __popc(ties & before) < equal);
     const std::uint32_t taken = __ballot_sync(all_lanes, take);
-    if (take) out[written + __popc(taken & before)] = first + lane;
+    if (take) out[written + __popc(taken & before)] = from + first + lane;
     written += __popc(taken);
     equal -= min(equal, __popc(ties));
   };
@@ -58,13 +58,14 @@ __device__ __forceinline__ void list_top_blocks_of(int visible, int top, const S
     list(first, first + lane < visible ? ordered_bits(score(first + lane)) : 0);
 }
 
-/// Lists the `top` < visible blocks b of largest score(b), ties to the lower index, ascending. All lanes call
-/// it; lane l asks for the scores of blocks congruent to l modulo 32 alone.
+/// Lists the `top` < visible blocks first + b of largest score(b), b < visible, ties to the lower index,
+/// ascending. All lanes call it; lane l asks for the scores of b congruent to l modulo 32 alone.
 template <class Score>
-__device__ __forceinline__ void list_top_blocks(int visible, int top, const Score& score, std::int32_t* out) {
+__device__ __forceinline__ void list_top_blocks(int first, int visible, int top, const Score& score,
+                                                std::int32_t* out) {
   if (top == 0) return;
-  if (visible <= 4 * warp_size) return list_top_blocks_of<4>(visible, top, score, out);
-  list_top_blocks_of<16>(visible, top, score, out);
+  if (visible <= 4 * warp_size) return list_top_blocks_of<4>(first, visible, top, score, out);
+  list_top_blocks_of<16>(first, visible, top, score, out);
 }
 
 }  // namespace hysparse::cuda

@@ -51,6 +51,23 @@ void free(void* data) noexcept {
   (void)cudaFreeAsync(data, native());
 }
 
+void* allocate_page_locked(std::int64_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status =
+      cudaHostAlloc(&data, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)), cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    throw_failure("out of memory: {} of page-locked memory asked for; in use: {}", bytes_text(bytes),
+                  memory_now().str());
+  }
+  check(status, "cudaHostAlloc", __FILE__, __LINE__);
+  return data;
+}
+
+void free_page_locked(void* data) noexcept {
+  (void)cudaFreeHost(data);
+}
+
 void copy(void* to, Device to_device, const void* from, Device from_device, std::int64_t bytes) {
   if (bytes == 0) return;
   const cudaMemcpyKind kind = to_device.is_cpu()     ? cudaMemcpyDeviceToHost

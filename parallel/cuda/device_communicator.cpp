@@ -3,15 +3,19 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <optional>
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include "core/cuda/context.h"
 #include "core/cuda/error.h"
+#include "parallel/cuda/collective_watch.h"
 
 namespace hysparse {
 namespace {
+
+using detail::Event;
 
 void check_nccl(ncclResult_t result, const char* what) {
   if (result == ncclSuccess || result == ncclInProgress) return;
@@ -41,26 +45,6 @@ ncclDataType_t nccl_type(DType dtype) {
 cudaStream_t compute_stream() {
   return static_cast<cudaStream_t>(cuda::current_stream().native);
 }
-
-/// An event that lives as long as this.
-class Event {
- public:
-  Event() { HYSPARSE_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void record(cudaStream_t stream) { HYSPARSE_CUDA_CHECK(cudaEventRecord(event_, stream)); }
-  void hold(cudaStream_t stream) const { HYSPARSE_CUDA_CHECK(cudaStreamWaitEvent(stream, event_)); }
-  bool reached() const {
-    const cudaError_t status = cudaEventQuery(event_);
-    if (status != cudaErrorNotReady) HYSPARSE_CUDA_CHECK(status);
-    return status == cudaSuccess;
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 /// A collective on the side stream.
 class PendingCollective final : public Pending {
@@ -106,8 +90,10 @@ class DeviceCommunicator final : public Communicator {
     std::memcpy(&id, bytes.raw(), sizeof(id));
     check_nccl(ncclCommInitRank(&comm_, host_->size(), id, host_->rank()), "ncclCommInitRank");
     HYSPARSE_CUDA_CHECK(cudaStreamCreateWithFlags(&side_, cudaStreamNonBlocking));
+    watch_.emplace(comm_, host_->name());
   }
   ~DeviceCommunicator() override {
+    watch_.reset();
     // Others may be gone when this is unwinding: nothing is waited for then.
     if (std::uncaught_exceptions() > 0) {
       ncclCommAbort(comm_);
@@ -127,6 +113,7 @@ class DeviceCommunicator final : public Communicator {
     check_nccl(ncclAllReduce(tensor.raw(), tensor.raw(), elements(tensor), nccl_type(tensor.dtype()), ncclSum,
                              comm_, compute_stream()),
                "ncclAllReduce");
+    watch_->enqueued("all_reduce", compute_stream());
   }
 
   void reduce_scatter(const Tensor& in, const Tensor& out) override {
@@ -167,6 +154,7 @@ class DeviceCommunicator final : public Communicator {
       received += take;
     }
     check_nccl(ncclGroupEnd(), "ncclGroupEnd");
+    watch_->enqueued("all_to_all", compute_stream());
   }
 
   void broadcast(const Tensor& tensor, int root) override {
@@ -175,6 +163,7 @@ class DeviceCommunicator final : public Communicator {
     check_nccl(ncclBroadcast(tensor.raw(), tensor.raw(), elements(tensor), nccl_type(tensor.dtype()), root,
                              comm_, compute_stream()),
                "ncclBroadcast");
+    watch_->enqueued("broadcast", compute_stream());
   }
 
   std::unique_ptr<Pending> send(const Tensor& tensor, int to, int tag) override {
@@ -217,10 +206,12 @@ class DeviceCommunicator final : public Communicator {
     check_nccl(
         ncclReduceScatter(in.raw(), out.raw(), elements(out), nccl_type(in.dtype()), ncclSum, comm_, stream),
         "ncclReduceScatter");
+    watch_->enqueued("reduce_scatter", stream);
   }
   void all_gather_on(const Tensor& in, const Tensor& out, cudaStream_t stream) {
     check_nccl(ncclAllGather(in.raw(), out.raw(), elements(in), nccl_type(in.dtype()), comm_, stream),
                "ncclAllGather");
+    watch_->enqueued("all_gather", stream);
   }
 
   template <class F>
@@ -237,6 +228,7 @@ class DeviceCommunicator final : public Communicator {
   ncclComm_t comm_ = nullptr;
   cudaStream_t side_ = nullptr;
   Event ready_;
+  std::optional<detail::CollectiveWatch> watch_;
 };
 
 }  // namespace

@@ -69,6 +69,7 @@ void expect_close(const OpResult& actual, const NaiveResult& expected, double to
 
 class AttentionCases : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Edges, AttentionCases, ::testing::ValuesIn(edge_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Documents, AttentionCases, ::testing::ValuesIn(document_cases()), case_name);
 
 TEST_P(AttentionCases, Full) {
   const Case c = GetParam();
@@ -237,7 +238,8 @@ std::int64_t peak_of_full_layer(std::int64_t seq_len) {
   const Inputs f64 = random_inputs(c, 27);
   const Tensor q = f64.q.to(DType::f32), k = f64.k.to(DType::f32), v = f64.v.to(DType::f32),
                dout = f64.dout.to(DType::f32);
-  TestStream stream(1);  // the scratch of several threads overlaps in time as it happens: not the same in each run
+  TestStream stream(
+      1);  // the scratch of several threads overlaps in time as it happens: not the same in each run
   reset_memory_peak();
   const std::int64_t before = memory_use().live_bytes;
   Tape tape(stream);

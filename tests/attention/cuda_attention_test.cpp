@@ -15,7 +15,7 @@ constexpr double lse_bound = 1e-5;
 /// Sums over all tokens of terms of both signs.
 constexpr double sinks_bound = 1e-4;
 
-/// S, T, H, G, E, B, K, window.
+/// S, T, H, G, E, B, K, window, documents.
 const std::vector<GpuCase> cases{
     {1, 1, 1, 1, 32, 64, 1, 1},         // one token
     {2, 37, 4, 4, 64, 8, 2, 5},         // one head per group, T below a tile
@@ -30,6 +30,11 @@ const std::vector<GpuCase> cases{
     {1, 90, 8, 4, 144, 128, 2, 7},      // T below a block
     {2, 270, 16, 1, 128, 128, 2, 200},  // blocks of two tiles; lists that are cut
     {1, 100, 160, 1, 64, 16, 2, 40},    // more heads per group than a tile's rows
+    {2, 37, 4, 4, 64, 8, 2, 5, 10},     // documents within a tile
+    {1, 50, 4, 2, 32, 8, 2, 20, 2},     // of a token or two
+    {1, 300, 16, 4, 128, 64, 2, 128, 90}, {2, 270, 16, 1, 128, 128, 2, 200, 60},
+    {1, 257, 6, 2, 32, 24, 3, 17, 50},    {3, 170, 5, 1, 48, 5, 4, 64, 40},
+    {1, 330, 16, 1, 256, 64, 2, 80, 100}, {1, 100, 160, 1, 64, 16, 2, 40, 30},
 };
 
 class CudaAttention : public ::testing::TestWithParam<std::tuple<GpuCase, DType>> {};
@@ -66,20 +71,22 @@ void compare(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& p
 
 TEST_P(CudaAttention, Causal) {
   const auto& [c, dtype] = GetParam();
-  compare(c, GpuInputs(c, dtype, 1), {.kind = Kind::causal}, false, dtype);
+  compare(c, GpuInputs(c, dtype, 1), {.kind = Kind::causal, .documents = c.documents()}, false, dtype);
 }
 
 TEST_P(CudaAttention, Window) {
   const auto& [c, dtype] = GetParam();
   for (const bool sinks : {false, true})
-    compare(c, GpuInputs(c, dtype, 2), {.kind = Kind::window, .window = c.window}, sinks, dtype);
+    compare(c, GpuInputs(c, dtype, 2), {.kind = Kind::window, .window = c.window, .documents = c.documents()},
+            sinks, dtype);
 }
 
 TEST_P(CudaAttention, Blocks) {
   const auto& [c, dtype] = GetParam();
   const GpuInputs inputs(c, dtype, 3);
   for (const bool sinks : {false, true})
-    compare(c, inputs, {.kind = Kind::blocks, .blocks = choose_on_cpu(c, inputs)}, sinks, dtype);
+    compare(c, inputs, {.kind = Kind::blocks, .blocks = choose_on_cpu(c, inputs), .documents = c.documents()},
+            sinks, dtype);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaAttention,
@@ -103,6 +110,17 @@ TEST(CudaAttentionLists, PopularBlock) {
   }
   for (const DType dtype : {DType::f32, DType::bf16})
     compare(c, GpuInputs(c, dtype, 4), {.kind = Kind::blocks, .blocks = lists}, true, dtype);
+}
+
+/// Long lists of keys, cut into several sums, that documents shorten; the last document is the longest.
+TEST(CudaAttentionLists, DocumentsShortenThem) {
+  const GpuCase c{1, 1500, 8, 1, 64, 32, 3, 700};
+  const Tensor documents = documents_of_lengths(1, {64, 1, 127, 100, 8, 1200});
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const GpuInputs inputs(c, dtype, 9);
+    compare(c, inputs, {.kind = Kind::causal, .documents = documents}, false, dtype);
+    compare(c, inputs, {.kind = Kind::window, .window = c.window, .documents = documents}, true, dtype);
+  }
 }
 
 /// Logits far apart: the running maximum moves, and nothing overflows.

@@ -18,7 +18,7 @@ Gradient::Target target(const Tensor& like, const Tensor* before) {
 std::ostream& operator<<(std::ostream& os, const GpuCase& c) {
   return os << c.sequences << " x " << c.seq_len << " tokens, " << c.num_heads << "/" << c.num_kv_heads
             << " heads of " << c.head_dim << ", " << c.top_blocks << " blocks of " << c.block_size
-            << ", window " << c.window;
+            << ", window " << c.window << ", documents of " << c.document;
 }
 
 Stream cpu_stream() {
@@ -37,6 +37,13 @@ GpuInputs::GpuInputs(const GpuCase& c, DType dtype, std::uint64_t seed) {
 
 BlockLists on_gpu(const BlockLists& lists) {
   return {lists.block_size, on_gpu(lists.blocks), on_gpu(lists.counts)};
+}
+
+cpu::KeyPattern on_gpu(const cpu::KeyPattern& pattern) {
+  cpu::KeyPattern there = pattern;
+  if (pattern.blocks.blocks.defined()) there.blocks = on_gpu(pattern.blocks);
+  if (pattern.documents.defined()) there.documents = on_gpu(pattern.documents);
+  return there;
 }
 
 AttentionRun run_cpu(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& pattern, bool sinks,
@@ -63,8 +70,7 @@ AttentionRun run_gpu(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPa
                      DType dtype, const GpuInputs* before, const AttentionRun& reference) {
   const Tensor q = on_gpu(inputs.q, dtype), k = on_gpu(inputs.k, dtype), v = on_gpu(inputs.v, dtype);
   const Tensor sink = sinks ? on_gpu(inputs.sinks, dtype) : Tensor();
-  cpu::KeyPattern there = pattern;
-  if (pattern.blocks.blocks.defined()) there.blocks = on_gpu(pattern.blocks);
+  const cpu::KeyPattern there = on_gpu(pattern);
   AttentionRun run{.out = poisoned(q.shape(), dtype), .lse = poisoned({c.rows(), c.num_heads}, DType::f32)};
   cuda::attention_forward(gpu(), c.sizes(), there, q, k, v, sink, run.out, run.lse, nullptr);
   const auto gradient = [&](const Tensor& like, const Tensor* old) -> Gradient::Target {
@@ -90,8 +96,9 @@ BlockLists choose_on_cpu(const GpuCase& c, const GpuInputs& inputs) {
       empty_block_lists({c.block_size, c.top_blocks}, c.rows(), c.num_kv_heads, c.seq_len, Device{});
   const Tensor out = Tensor::empty(inputs.q.shape(), DType::f32);
   const Tensor lse = Tensor::empty({c.rows(), c.num_heads}, DType::f32);
-  cpu::attention_forward(cpu_stream(), c.sizes(), {.kind = cpu::KeyPattern::Kind::causal}, inputs.q, inputs.k,
-                         inputs.v, {}, out, lse, &lists);
+  cpu::attention_forward(cpu_stream(), c.sizes(),
+                         {.kind = cpu::KeyPattern::Kind::causal, .documents = c.documents()}, inputs.q,
+                         inputs.k, inputs.v, {}, out, lse, &lists);
   return lists;
 }
 

@@ -4,17 +4,20 @@
 #include <vector>
 
 #include "attention/cpu/attention.h"
+#include "tests/attention/documents.h"
 #include "tests/core/gpu_test.h"
 
 namespace hysparse::testing {
 
-/// Fields as in attention/attention.h.
+/// Fields as in attention/attention.h. `document`: mean length of documents, 0 without masks.
 struct GpuCase {
-  std::int64_t sequences, seq_len, num_heads, num_kv_heads, head_dim, block_size, top_blocks, window;
+  std::int64_t sequences, seq_len, num_heads, num_kv_heads, head_dim, block_size, top_blocks, window,
+      document = 0;
   cpu::AttentionSizes sizes() const {
     return {sequences, seq_len, 0, seq_len, num_heads, num_kv_heads, head_dim};
   }
   std::int64_t rows() const { return sequences * seq_len; }
+  Tensor documents() const { return random_documents(sequences, seq_len, document); }
 };
 std::ostream& operator<<(std::ostream& os, const GpuCase& c);
 
@@ -30,8 +33,9 @@ struct AttentionRun {
   Tensor dq, dk, dv, dsinks;
 };
 
-/// Lists on the GPU.
+/// Lists and documents on the GPU.
 BlockLists on_gpu(const BlockLists& lists);
+cpu::KeyPattern on_gpu(const cpu::KeyPattern& pattern);
 
 /// Forward by cpu::, and backward given its out rounded to `dtype`. `before`: what the gradients are added to;
 /// undefined tensors: they are overwritten.

@@ -24,7 +24,8 @@ cpu::AttentionSizes sizes_from(const GpuCase& c, std::int64_t start) {
 }
 
 /// Expects the lists to be of the right lengths, ascending, and of the largest scores.
-void expect_best(const BlockLists& lists, const Tensor& scores, std::int64_t start, std::int64_t seq_len) {
+void expect_best(const BlockLists& lists, const Tensor& scores, std::int64_t start, std::int64_t seq_len,
+                 const Tensor& documents) {
   const std::vector<std::int32_t> blocks = lists.blocks.to_vector<std::int32_t>();
   const std::vector<std::int32_t> counts = lists.counts.to_vector<std::int32_t>();
   const std::vector<float> all = scores.to_vector<float>();
@@ -32,11 +33,13 @@ void expect_best(const BlockLists& lists, const Tensor& scores, std::int64_t sta
              columns = static_cast<std::size_t>(scores.dim(2));
   const auto top = static_cast<std::size_t>(lists.blocks.dim(2));
   for (std::size_t list = 0; list < counts.size(); ++list) {
-    const std::int64_t position = start + static_cast<std::int64_t>(list / groups) % seq_len;
-    const auto visible = static_cast<std::size_t>(position / lists.block_size) + 1;
-    const std::size_t count = std::min(visible, top);
+    const auto row = static_cast<std::int64_t>(list / groups);
+    const std::int64_t document = documents.defined() ? documents.data<std::int32_t>()[row] : 0;
+    const auto first = static_cast<std::size_t>(document / lists.block_size),
+               end = static_cast<std::size_t>((start + row % seq_len) / lists.block_size) + 1;
+    const std::size_t count = std::min(end - first, top);
     ASSERT_EQ(counts[list], static_cast<std::int32_t>(count)) << "list " << list;
-    std::vector<bool> chosen(visible, false);
+    std::vector<bool> chosen(end, false);
     float least = std::numeric_limits<float>::infinity(), most_left = -least;
     for (std::size_t i = 0; i < top; ++i) {
       const std::int32_t b = blocks[list * top + i];
@@ -44,13 +47,13 @@ void expect_best(const BlockLists& lists, const Tensor& scores, std::int64_t sta
         ASSERT_EQ(b, -1) << "list " << list;
         continue;
       }
-      ASSERT_TRUE(b >= 0 && b < static_cast<std::int32_t>(visible) &&
+      ASSERT_TRUE(b >= static_cast<std::int32_t>(first) && b < static_cast<std::int32_t>(end) &&
                   (i == 0 || b > blocks[list * top + i - 1]))
           << "list " << list << " entry " << i << ": " << b;
       chosen[static_cast<std::size_t>(b)] = true;
       least = std::min(least, all[list * columns + static_cast<std::size_t>(b)]);
     }
-    for (std::size_t b = 0; b < visible; ++b) {
+    for (std::size_t b = first; b < end; ++b) {
       if (!chosen[b]) most_left = std::max(most_left, all[list * columns + b]);
     }
     if (count > 0) {
@@ -64,15 +67,20 @@ TEST(CudaChoose, BestBlocksAndTheirScores) {
                            GpuCase{1, 257, 6, 2, 32, 24, 3, 1}, GpuCase{3, 70, 5, 1, 48, 5, 4, 1},
                            GpuCase{1, 300, 16, 4, 128, 16, 6, 1}, GpuCase{1, 190, 32, 2, 16, 64, 0, 1},
                            GpuCase{1, 150, 4, 1, 80, 32, 100, 1}, GpuCase{1, 200, 16, 1, 256, 64, 2, 1},
-                           GpuCase{1, 900, 8, 2, 64, 128, 2, 1}, GpuCase{1, 2100, 2, 1, 32, 4, 64, 1}}) {
+                           GpuCase{1, 900, 8, 2, 64, 128, 2, 1}, GpuCase{1, 2100, 2, 1, 32, 4, 64, 1},
+                           GpuCase{2, 650, 16, 1, 128, 64, 2, 1, 200}, GpuCase{1, 257, 6, 2, 32, 24, 3, 1, 90},
+                           GpuCase{1, 300, 16, 4, 128, 16, 3, 1, 70}, GpuCase{1, 900, 8, 2, 64, 128, 2, 1, 400},
+                           GpuCase{3, 70, 5, 1, 48, 5, 4, 1, 30}, GpuCase{1, 2100, 2, 1, 32, 4, 64, 1, 700},
+                           GpuCase{1, 500, 16, 1, 256, 64, 1, 1, 150}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const std::int64_t start : {0, 77}) {
-        if (start > 0 && c.sequences > 1) continue;
+        if (start > 0 && (c.sequences > 1 || c.document > 0)) continue;
         SCOPED_TRACE(::testing::Message() << c << " from " << start << " " << dtype_name(dtype));
         const GpuCase keys{c.sequences, start + c.seq_len, c.num_heads, c.num_kv_heads, c.head_dim, 1, 1, 1};
         const GpuInputs inputs(c, dtype, 11), cache(keys, dtype, 12);
         const cpu::AttentionSizes sizes = sizes_from(c, start);
-        const cpu::KeyPattern causal{.kind = Kind::causal};
+        const cpu::KeyPattern causal{.kind = Kind::causal, .documents = c.documents()},
+            gpu_causal = on_gpu(causal);
         const BlockLists lists = empty_block_lists({c.block_size, c.top_blocks}, c.rows(), c.num_kv_heads,
                                                    start + c.seq_len, Device{});
         const std::int64_t columns = (start + c.seq_len + c.block_size - 1) / c.block_size;
@@ -87,12 +95,12 @@ TEST(CudaChoose, BestBlocksAndTheirScores) {
         const Tensor gpu_out = poisoned(q.shape(), dtype), gpu_lse = poisoned(lse.shape(), DType::f32);
         const BlockLists chosen{c.block_size, poisoned(lists.blocks.shape(), DType::i32),
                                 poisoned(lists.counts.shape(), DType::i32)};
-        cuda::attention_forward(gpu(), sizes, causal, q, k, v, {}, gpu_out, gpu_lse, &chosen);
+        cuda::attention_forward(gpu(), sizes, gpu_causal, q, k, v, {}, gpu_out, gpu_lse, &chosen);
         EXPECT_LE(gpu_error(gpu_out, out), bound_of(dtype));
-        expect_best(chosen, expected, start, c.seq_len);
+        expect_best(chosen, expected, start, c.seq_len, causal.documents);
 
         const Tensor scores = poisoned(score_shape, DType::f32);
-        cuda::attention_forward(gpu(), sizes, causal, q, k, v, {}, gpu_out, gpu_lse, &chosen, scores);
+        cuda::attention_forward(gpu(), sizes, gpu_causal, q, k, v, {}, gpu_out, gpu_lse, &chosen, scores);
         const std::vector<float> got = scores.to_vector<float>(), wanted = expected.to_vector<float>();
         for (std::size_t i = 0; i < got.size(); ++i) {
           if (std::isinf(wanted[i])) {
@@ -136,14 +144,17 @@ TEST(CudaChoose, FromScores) {
       const std::int64_t most = std::min(top, columns);
       const Tensor expected = Tensor::empty({rows, most}, DType::i32),
                    blocks = poisoned({rows, most}, DType::i32);
-      cpu::choose_blocks(cpu_stream(), scores, first, seq_len, block, expected);
-      cuda::choose_blocks(gpu(), on_gpu(scores), first, seq_len, block, blocks);
-      EXPECT_EQ(blocks.to_vector<std::int32_t>(), expected.to_vector<std::int32_t>());
-      const Tensor counts = Tensor::empty({2 * seq_len, 1}, DType::i32),
-                   gpu_counts = poisoned({2 * seq_len, 1}, DType::i32);
-      cpu::count_blocks(cpu_stream(), seq_len, block, most, counts);
-      cuda::count_blocks(gpu(), seq_len, block, most, gpu_counts);
-      EXPECT_EQ(gpu_counts.to_vector<std::int32_t>(), counts.to_vector<std::int32_t>());
+      for (const Tensor& documents : {Tensor(), random_documents((first + rows) / seq_len + 2, seq_len, 20)}) {
+        const Tensor there = documents.defined() ? on_gpu(documents) : Tensor();
+        cpu::choose_blocks(cpu_stream(), scores, first, seq_len, block, documents, expected);
+        cuda::choose_blocks(gpu(), on_gpu(scores), first, seq_len, block, there, blocks);
+        EXPECT_EQ(blocks.to_vector<std::int32_t>(), expected.to_vector<std::int32_t>());
+        const Tensor counts = Tensor::empty({2 * seq_len, 1}, DType::i32),
+                     gpu_counts = poisoned({2 * seq_len, 1}, DType::i32);
+        cpu::count_blocks(cpu_stream(), seq_len, block, documents, most, counts);
+        cuda::count_blocks(gpu(), seq_len, block, there, most, gpu_counts);
+        EXPECT_EQ(gpu_counts.to_vector<std::int32_t>(), counts.to_vector<std::int32_t>());
+      }
     }
   }
 }
@@ -160,8 +171,7 @@ TEST(CudaDecode, RingAndBlocks) {
                    gpu_lse = poisoned({tokens, 8}, DType::f32);
       const auto compare = [&](const cpu::AttentionSizes& sizes, const cpu::KeyPattern& pattern,
                                const Tensor& k, const Tensor& v) {
-        cpu::KeyPattern there = pattern;
-        if (pattern.blocks.blocks.defined()) there.blocks = on_gpu(pattern.blocks);
+        const cpu::KeyPattern there = on_gpu(pattern);
         cpu::attention_forward(cpu_stream(), sizes, pattern, inputs.q, k, v, inputs.sinks, out, lse, nullptr);
         cuda::attention_forward(gpu(), sizes, there, q, on_gpu(k, dtype), on_gpu(v, dtype),
                                 on_gpu(inputs.sinks, dtype), gpu_out, gpu_lse, nullptr);

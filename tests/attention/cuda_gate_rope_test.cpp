@@ -12,14 +12,15 @@ namespace hysparse::testing {
 namespace {
 
 struct RopeCase {
-  std::int64_t rows, length, heads, head_dim, rotary_dim, start;
+  std::int64_t rows, length, heads, head_dim, rotary_dim, start, document = 0;
 };
 
 TEST(CudaRope, EqualsTheCpu) {
   for (const RopeCase& c :
        {RopeCase{1, 1, 1, 16, 16, 0}, RopeCase{150, 50, 3, 128, 128, 0}, RopeCase{33, 33, 5, 64, 16, 900},
         RopeCase{70, 35, 2, 48, 20, 0}, RopeCase{40, 40, 4, 256, 64, 3}, RopeCase{19, 19, 7, 80, 0, 0},
-        RopeCase{700, 700, 9, 128, 64, 0}, RopeCase{0, 1, 2, 32, 32, 0}}) {
+        RopeCase{700, 700, 9, 128, 64, 0}, RopeCase{0, 1, 2, 32, 32, 0}, RopeCase{150, 50, 3, 128, 128, 0, 12},
+        RopeCase{70, 35, 2, 48, 20, 0, 5}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const bool norm : {false, true}) {
         SCOPED_TRACE(::testing::Message()
@@ -34,8 +35,10 @@ TEST(CudaRope, EqualsTheCpu) {
         if (table.numel() > 0) {
           EXPECT_LE(gpu_error(gpu_table, table), 1e-6);
         }
-        const cpu::NormRope op{c.head_dim, table, norm ? weight : Tensor(), 1e-6},
-            gpu_op{c.head_dim, gpu_table, norm ? on_gpu(weight, dtype) : Tensor(), 1e-6};
+        const Tensor documents = random_documents(c.rows / c.length, c.length, c.document);
+        const cpu::NormRope op{c.head_dim, table, norm ? weight : Tensor(), 1e-6, documents},
+            gpu_op{c.head_dim, gpu_table, norm ? on_gpu(weight, dtype) : Tensor(), 1e-6,
+                   documents.defined() ? on_gpu(documents) : Tensor()};
         const Tensor y = Tensor::empty(shape, DType::f32), gpu_y = poisoned(shape, dtype);
         cpu::norm_rope_forward(cpu_stream(), op, x, y);
         cuda::norm_rope_forward(gpu(), gpu_op, on_gpu(x, dtype), gpu_y);
@@ -114,7 +117,7 @@ struct HybridResult {
 };
 
 /// A full layer and a follower on its lists, K and V, both branches gated: values and gradients by the tape.
-HybridResult hybrid(const Stream& stream, const AttentionShape& shape, const Tensor& x, const Tensor& dout,
+HybridResult hybrid(const Stream& stream, AttentionShape shape, const Tensor& x, const Tensor& dout,
                     const Tensor& weight_value, const Tensor& sink_value, DType dtype,
                     const BlockLists* replay) {
   const auto place = [&](const Tensor& t) { return t.to(dtype).to_device(stream.device); };
@@ -123,10 +126,11 @@ HybridResult hybrid(const Stream& stream, const AttentionShape& shape, const Ten
   };
   const Parameter weight{"weight", place(weight_value), gradient(weight_value)},
       sinks{"sinks", place(sink_value), gradient(sink_value)};
+  if (shape.documents.defined()) shape.documents = shape.documents.to_device(stream.device);
   Tape tape(stream);
   const Var in = tape.input(place(x));
   const RopeConfig rope{.theta = 1e4, .rotary_dim = shape.head_dim};
-  const Var q = qk_norm_rope(tape, in, &weight, 1e-6, shape.head_dim, shape.seq_len, rope);
+  const Var q = qk_norm_rope(tape, in, &weight, 1e-6, shape.head_dim, shape.seq_len, rope, 0, shape.documents);
   const Var k = tape.input(place(x).view({shape.tokens(), shape.num_heads * shape.head_dim}));
   const Var v = tape.input(place(dout));
   const FullAttentionResult full = full_attention(tape, q, k, v, shape, SelectionConfig{16, 3});
@@ -139,24 +143,26 @@ HybridResult hybrid(const Stream& stream, const AttentionShape& shape, const Ten
 }
 
 TEST(CudaHybrid, TapeEqualsTheCpu) {
-  const AttentionShape shape{2, 150, 4, 4, 32};
-  const Tensor x = random_for(DType::f32, {300, 128}, 41, "x"),
-               dout = random_for(DType::f32, {300, 128}, 41, "dout"),
-               weight = random_for(DType::f32, {32}, 41, "weight"),
-               sinks = random_for(DType::f32, {4}, 41, "sinks");
-  const HybridResult expected = hybrid(cpu_stream(), shape, x, dout, weight, sinks, DType::f32, nullptr);
-  const HybridResult got = hybrid(gpu(), shape, x, dout, weight, sinks, DType::f32, nullptr);
-  EXPECT_LE(gpu_error(got.out, expected.out), f32_bound);
-  EXPECT_LE(gpu_error(got.dx, expected.dx), f32_bound);
-  EXPECT_LE(gpu_error(got.dweight, expected.dweight), f32_bound);
-  EXPECT_LE(gpu_error(got.dsinks, expected.dsinks), f32_bound);
-  // In bf16 inputs are rounded, and every op rounds its result: up to eight, one after the other, either way.
-  const BlockLists lists = on_gpu(expected.lists);
-  const HybridResult rough = hybrid(gpu(), shape, x, dout, weight, sinks, DType::bf16, &lists);
-  EXPECT_LE(gpu_error(rough.out, expected.out), 8 * bf16_bound);
-  EXPECT_LE(gpu_error(rough.dx, expected.dx), 8 * bf16_bound);
-  EXPECT_LE(gpu_error(rough.dweight, expected.dweight), 8 * bf16_bound);
-  EXPECT_LE(gpu_error(rough.dsinks, expected.dsinks), 8 * bf16_bound);
+  for (const std::int64_t document : {0, 40}) {
+    const AttentionShape shape{2, 150, 4, 4, 32, random_documents(2, 150, document)};
+    const Tensor x = random_for(DType::f32, {300, 128}, 41, "x"),
+                 dout = random_for(DType::f32, {300, 128}, 41, "dout"),
+                 weight = random_for(DType::f32, {32}, 41, "weight"),
+                 sinks = random_for(DType::f32, {4}, 41, "sinks");
+    const HybridResult expected = hybrid(cpu_stream(), shape, x, dout, weight, sinks, DType::f32, nullptr);
+    const HybridResult got = hybrid(gpu(), shape, x, dout, weight, sinks, DType::f32, nullptr);
+    EXPECT_LE(gpu_error(got.out, expected.out), f32_bound);
+    EXPECT_LE(gpu_error(got.dx, expected.dx), f32_bound);
+    EXPECT_LE(gpu_error(got.dweight, expected.dweight), f32_bound);
+    EXPECT_LE(gpu_error(got.dsinks, expected.dsinks), f32_bound);
+    // In bf16 inputs are rounded, and every op rounds its result: up to eight, one after the other, either way.
+    const BlockLists lists = on_gpu(expected.lists);
+    const HybridResult rough = hybrid(gpu(), shape, x, dout, weight, sinks, DType::bf16, &lists);
+    EXPECT_LE(gpu_error(rough.out, expected.out), 8 * bf16_bound);
+    EXPECT_LE(gpu_error(rough.dx, expected.dx), 8 * bf16_bound);
+    EXPECT_LE(gpu_error(rough.dweight, expected.dweight), 8 * bf16_bound);
+    EXPECT_LE(gpu_error(rough.dsinks, expected.dsinks), 8 * bf16_bound);
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "attention/gate.h"
 #include "attention/rope.h"
+#include "tests/attention/documents.h"
 #include "tests/core/gradient_check.h"
 
 namespace hysparse::testing {
@@ -18,12 +19,15 @@ double sigmoid(double x) {
 /// The definition: normalise each head, then turn features i and i + rotary_dim / 2 by position * theta^(-2 i /
 /// rotary_dim).
 Tensor naive_norm_rope(const Tensor& x, const Tensor& weight, double eps, std::int64_t head_dim,
-                       std::int64_t seq_len, const RopeConfig& rope, std::int64_t start) {
+                       std::int64_t seq_len, const RopeConfig& rope, std::int64_t start,
+                       const Tensor& documents = {}) {
   const Tensor y = x.clone();
   const std::int64_t half = rope.rotary_dim / 2;
   for (std::int64_t at = 0; at < x.numel(); at += head_dim) {
     double* head = y.data<double>() + at;
-    const auto position = static_cast<double>(start + at / x.dim(1) % seq_len);
+    const std::int64_t row = at / x.dim(1);
+    const auto position = static_cast<double>(start + row % seq_len -
+                                              (documents.defined() ? documents.data<std::int32_t>()[row] : 0));
     if (weight.defined()) {
       double mean = 0;
       for (std::int64_t e = 0; e < head_dim; ++e) mean += head[e] * head[e] / static_cast<double>(head_dim);
@@ -64,6 +68,20 @@ TEST(Rope, EqualsTheDefinition) {
                                  c.head_dim, c.seq_len, rope, c.start);
       EXPECT_LE(relative_error(z.value, expected), tolerance_f32);
     }
+  }
+}
+
+TEST(Rope, PositionsCountFromTheDocument) {
+  for (const RopeCase& c : {RopeCase{2, 5, 3, 7, 6, 0}, RopeCase{3, 200, 2, 32, 32, 0}}) {
+    TestStream stream;
+    Tape tape(stream, {.recording = false});
+    const RopeConfig rope{.theta = 10000.0, .rotary_dim = c.rotary_dim};
+    const Tensor x = random_tensor({c.sequences * c.seq_len, c.heads * c.head_dim}, 66, "x"),
+                 documents = random_documents(c.sequences, c.seq_len, 4);
+    const Tensor expected = naive_norm_rope(x, {}, 0, c.head_dim, c.seq_len, rope, 0, documents);
+    const Tensor y =
+        qk_norm_rope(tape, tape.constant(x), nullptr, 0, c.head_dim, c.seq_len, rope, 0, documents).value;
+    EXPECT_LE(relative_error(y, expected), tolerance_f64);
   }
 }
 

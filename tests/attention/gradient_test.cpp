@@ -19,7 +19,8 @@ BlockLists select(const Case& c, const Inputs& inputs) {
 class GradientCases : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Sizes, GradientCases,
                          ::testing::Values(Case{2, 13, 4, 2, 6, 4, 2, 5}, Case{1, 21, 3, 3, 4, 5, 3, 30},
-                                           Case{1, 9, 8, 1, 3, 1, 4, 1}),
+                                           Case{1, 9, 8, 1, 3, 1, 4, 1}, Case{2, 13, 4, 2, 6, 4, 2, 5, 5},
+                                           Case{1, 21, 3, 3, 4, 5, 3, 30, 8}, Case{1, 9, 8, 1, 3, 1, 4, 1, 3}),
                          case_name);
 
 TEST_P(GradientCases, Full) {
@@ -58,26 +59,27 @@ TEST_P(GradientCases, Window) {
 /// One full layer and three sparse followers that read its K and V, one of them for its window branch too, as a
 /// hybrid block does: the gradients of K and V are sums over all of them.
 TEST(AttentionGradient, OracleKeysAndValuesGatherFromEveryFollower) {
-  const Case c{2, 17, 4, 2, 6, 4, 2, 5};
-  const Inputs inputs = random_inputs(c, 34);
-  const BlockLists fixed = select(c, inputs);
-  std::vector<Tensor> tensors{inputs.q, inputs.k, inputs.v};
-  std::vector<Parameter> sinks;
-  for (int follower = 0; follower < 3; ++follower) {
-    tensors.push_back(random_tensor(inputs.q.shape(), 35, fmt::format("q{}", follower)));
-    sinks.push_back(random_parameter({c.num_heads}, 35, fmt::format("sinks{}", follower)));
+  for (const Case& c : {Case{2, 17, 4, 2, 6, 4, 2, 5}, Case{2, 17, 4, 2, 6, 4, 2, 5, 7}}) {
+    const Inputs inputs = random_inputs(c, 34);
+    const BlockLists fixed = select(c, inputs);
+    std::vector<Tensor> tensors{inputs.q, inputs.k, inputs.v};
+    std::vector<Parameter> sinks;
+    for (int follower = 0; follower < 3; ++follower) {
+      tensors.push_back(random_tensor(inputs.q.shape(), 35, fmt::format("q{}", follower)));
+      sinks.push_back(random_parameter({c.num_heads}, 35, fmt::format("sinks{}", follower)));
+    }
+    check_gradients(
+        [&](Tape& tape, const std::vector<Var>& x) {
+          // The lists stay as they are at the point of the check: choosing has no gradient.
+          std::vector<Var> outputs{full_attention(tape, x[0], x[1], x[2], c.shape(), c.selection()).out};
+          for (std::size_t f = 0; f < 3; ++f) {
+            outputs.push_back(block_sparse_attention(tape, x[3 + f], x[1], x[2], fixed, &sinks[f], c.shape()));
+          }
+          outputs.push_back(window_attention(tape, x[5], x[1], x[2], c.window, &sinks[2], c.shape()));
+          return outputs;
+        },
+        tensors, {&sinks[0], &sinks[1], &sinks[2]});
   }
-  check_gradients(
-      [&](Tape& tape, const std::vector<Var>& x) {
-        // The lists stay as they are at the point of the check: choosing has no gradient.
-        std::vector<Var> outputs{full_attention(tape, x[0], x[1], x[2], c.shape(), c.selection()).out};
-        for (std::size_t f = 0; f < 3; ++f) {
-          outputs.push_back(block_sparse_attention(tape, x[3 + f], x[1], x[2], fixed, &sinks[f], c.shape()));
-        }
-        outputs.push_back(window_attention(tape, x[5], x[1], x[2], c.window, &sinks[2], c.shape()));
-        return outputs;
-      },
-      tensors, {&sinks[0], &sinks[1], &sinks[2]});
 }
 
 /// The same sum, term by term: what reaches K and V from all ops on one tape is the sum of what each sends
@@ -137,11 +139,12 @@ TEST(RopeGradient, WithAndWithoutNorm) {
   for (const std::int64_t rotary_dim : {0, 4, 6}) {
     Parameter weight = random_parameter({7}, 41, "weight");
     const RopeConfig rope{.theta = 100.0, .rotary_dim = rotary_dim};
-    const Tensor x = random_tensor({10, 21}, 41, "x");
+    const Tensor x = random_tensor({10, 21}, 41, "x"), documents = random_documents(2, 5, 2);
     check_gradients(
         [&](Tape& tape, const std::vector<Var>& in) {
           return std::vector<Var>{qk_norm_rope(tape, in[0], &weight, 1e-6, 7, 5, rope),
-                                  qk_norm_rope(tape, in[0], nullptr, 0, 7, 5, rope, 3)};
+                                  qk_norm_rope(tape, in[0], nullptr, 0, 7, 5, rope, 3),
+                                  qk_norm_rope(tape, in[0], &weight, 1e-6, 7, 5, rope, 0, documents)};
         },
         {x}, {&weight});
   }

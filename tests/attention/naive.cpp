@@ -12,6 +12,18 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
+/// Where documents start, by row of S*T.
+class Starts {
+ public:
+  explicit Starts(const Case& c) : starts_(c.documents()) {}
+  std::int64_t operator[](std::int64_t row) const {
+    return starts_.defined() ? starts_.data<std::int32_t>()[row] : 0;
+  }
+
+ private:
+  Tensor starts_;
+};
+
 /// Element accessors: q and out [row, h, e], k and v [row, g, e].
 struct View {
   double* data;
@@ -28,8 +40,9 @@ double dot_product(const double* a, const double* b, std::int64_t n) {
 }  // namespace
 
 std::ostream& operator<<(std::ostream& os, const Case& c) {
-  return os << "S" << c.sequences << " T" << c.seq_len << " H" << c.num_heads << " G" << c.num_kv_heads << " E"
-            << c.head_dim << " B" << c.block_size << " K" << c.top_blocks << " W" << c.window;
+  os << "S" << c.sequences << " T" << c.seq_len << " H" << c.num_heads << " G" << c.num_kv_heads << " E"
+     << c.head_dim << " B" << c.block_size << " K" << c.top_blocks << " W" << c.window;
+  return c.document > 0 ? os << " documents of " << c.document : os;
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& parameter) {
@@ -57,6 +70,20 @@ const std::vector<Case>& edge_cases() {
       {1, 150, 4, 2, 128, 16, 3, 32},  // E = 128
       {5, 19, 4, 2, 17, 4, 2, 3},      // E not a multiple of anything
   };
+  return cases;
+}
+
+const std::vector<Case>& document_cases() {
+  static const std::vector<Case> cases = [] {
+    std::vector<Case> all;
+    for (Case c : edge_cases()) {
+      for (const std::int64_t document : {3 * c.block_size, c.seq_len / 3, std::int64_t{1}}) {
+        c.document = document;
+        if (document > 0 && (document > 1 || c.seq_len < 40)) all.push_back(c);
+      }
+    }
+    return all;
+  }();
   return cases;
 }
 
@@ -97,6 +124,7 @@ NaiveResult naive_attention(const Case& c, const Inputs& inputs, const Sees& see
              dout = view(inputs.dout, heads);
   const View out = view(r.out, heads), dq = view(r.dq, heads), dk = view(r.dk, groups), dv = view(r.dv, groups);
   const double scale = 1.0 / std::sqrt(static_cast<double>(size));
+  const Starts starts(c);
   for (std::int64_t row = 0; row < c.sequences * c.seq_len; ++row) {
     const std::int64_t t = row % c.seq_len, base = row - t;
     for (std::int64_t h = 0; h < heads; ++h) {
@@ -104,7 +132,7 @@ NaiveResult naive_attention(const Case& c, const Inputs& inputs, const Sees& see
       const double sink = sinks ? inputs.sinks.data<double>()[h] : -infinity;
       std::vector<double> p(static_cast<std::size_t>(t + 1), -infinity);
       double top = sink;
-      for (std::int64_t s = 0; s <= t; ++s) {
+      for (std::int64_t s = starts[row]; s <= t; ++s) {
         if (!sees(row, g, s)) continue;
         double& logit = p[static_cast<std::size_t>(s)];
         logit = scale * dot_product(q.at(row, h), k.at(base + s, g), size);
@@ -141,21 +169,22 @@ Tensor naive_scores(const Case& c, const Inputs& inputs) {
   std::fill_n(scores.data<double>(), scores.numel(), -infinity);
   const View q{inputs.q.data<double>(), c.num_heads, c.head_dim},
       k{inputs.k.data<double>(), groups, c.head_dim};
+  const Starts starts(c);
   for (std::int64_t row = 0; row < c.sequences * c.seq_len; ++row) {
-    const std::int64_t t = row % c.seq_len;
+    const std::int64_t t = row % c.seq_len, start = starts[row];
     for (std::int64_t h = 0; h < c.num_heads; ++h) {
       const std::int64_t g = h / (c.num_heads / groups);
       std::vector<double> logits;
-      for (std::int64_t s = 0; s <= t; ++s) {
+      for (std::int64_t s = start; s <= t; ++s) {
         logits.push_back(dot_product(q.at(row, h), k.at(row - t + s, g), c.head_dim) /
                          std::sqrt(static_cast<double>(c.head_dim)));
       }
       const double top = *std::max_element(logits.begin(), logits.end());
       double total = 0;
       for (const double x : logits) total += std::exp(x - top);
-      for (std::int64_t s = 0; s <= t; ++s) {
+      for (std::int64_t s = start; s <= t; ++s) {
         double& score = scores.data<double>()[(row * groups + g) * blocks + s / c.block_size];
-        score = std::max(score, logits[static_cast<std::size_t>(s)] - top - std::log(total));
+        score = std::max(score, logits[static_cast<std::size_t>(s - start)] - top - std::log(total));
       }
     }
   }
@@ -165,11 +194,13 @@ Tensor naive_scores(const Case& c, const Inputs& inputs) {
 std::vector<std::vector<std::int32_t>> naive_selection(const Case& c, const Tensor& scores) {
   std::vector<std::vector<std::int32_t>> chosen;
   const std::int64_t blocks = scores.dim(2);
+  const Starts starts(c);
   for (std::int64_t list = 0; list < scores.dim(0) * scores.dim(1); ++list) {
     const double* score = scores.data<double>() + list * blocks;
-    const std::int64_t t = list / c.num_kv_heads % c.seq_len;
-    std::vector<std::int32_t> order(static_cast<std::size_t>(t / c.block_size + 1));
-    std::iota(order.begin(), order.end(), 0);
+    const std::int64_t row = list / c.num_kv_heads, t = row % c.seq_len,
+                       first = starts[row] / c.block_size;  // visible: with a token of [start, t]
+    std::vector<std::int32_t> order(static_cast<std::size_t>(t / c.block_size + 1 - first));
+    std::iota(order.begin(), order.end(), static_cast<std::int32_t>(first));
     std::stable_sort(order.begin(), order.end(),
                      [&](std::int32_t a, std::int32_t b) { return score[a] > score[b]; });
     if (static_cast<std::int64_t>(order.size()) > c.top_blocks)

@@ -17,17 +17,21 @@ constexpr double tolerance = 1e-12;
 /// `num_heads` and `num_kv_heads` count all ranks'. Heads divide by 4 ranks, rows often do not.
 std::vector<Case> cases() {
   return {
-      {2, 35, 8, 1, 8, 4, 3, 8},      // 70 rows
-      {2, 35, 8, 2, 8, 4, 3, 8},      //
-      {1, 131, 16, 2, 16, 16, 4, 8},  // several tiles, R = 8 on one rank
-      {3, 1, 4, 1, 4, 4, 2, 8},       // fewer rows than 4 ranks
-      {1, 1, 4, 2, 4, 1, 1, 1},       // one row
-      {1, 45, 12, 1, 3, 1, 7, 16},    // blocks of one token, R = 3 or 6 on one rank
-      {5, 19, 4, 2, 17, 4, 2, 3},     // R = 1 on one rank at 4 ranks
-      {1, 40, 4, 1, 8, 8, 100, 16},   // K above the number of blocks
-      {1, 40, 4, 1, 8, 8, 0, 16},     // K = 0
-      {1, 45, 4, 2, 8, 64, 1, 16},    // one block
-      {1, 300, 4, 1, 8, 100, 2, 16},  // blocks longer than a segment
+      {2, 35, 8, 1, 8, 4, 3, 8},           // 70 rows
+      {2, 35, 8, 2, 8, 4, 3, 8},           //
+      {1, 131, 16, 2, 16, 16, 4, 8},       // several tiles, R = 8 on one rank
+      {3, 1, 4, 1, 4, 4, 2, 8},            // fewer rows than 4 ranks
+      {1, 1, 4, 2, 4, 1, 1, 1},            // one row
+      {1, 45, 12, 1, 3, 1, 7, 16},         // blocks of one token, R = 3 or 6 on one rank
+      {5, 19, 4, 2, 17, 4, 2, 3},          // R = 1 on one rank at 4 ranks
+      {1, 40, 4, 1, 8, 8, 100, 16},        // K above the number of blocks
+      {1, 40, 4, 1, 8, 8, 0, 16},          // K = 0
+      {1, 45, 4, 2, 8, 64, 1, 16},         // one block
+      {1, 300, 4, 1, 8, 100, 2, 16},       // blocks longer than a segment
+      {2, 35, 8, 1, 8, 4, 3, 8, 9},        // documents
+      {1, 131, 16, 2, 16, 16, 4, 8, 40},   //
+      {1, 300, 4, 1, 8, 100, 1, 16, 150},  //
+      {3, 7, 4, 1, 4, 2, 1, 8, 1},         // of a token or two
   };
 }
 
@@ -89,7 +93,7 @@ Inputs part_of(const Inputs& whole, const Case& c, const Place& p) {
 }
 
 AttentionShape part_shape(const Case& c, const Place& p) {
-  return {c.sequences, c.seq_len, p.heads, 1, c.head_dim};
+  return {c.sequences, c.seq_len, p.heads, 1, c.head_dim, c.documents()};
 }
 
 /// The lists of one group of `lists`.

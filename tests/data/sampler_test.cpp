@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 
 #include "core/random.h"
+#include "data/token_file.h"
 #include "data/token_writer.h"
 #include "tests/data/temporary_directory.h"
 
@@ -31,7 +33,7 @@ std::int64_t write_numbered(const std::string& path, int documents) {
 
 Window window_of(WindowSource& source, std::int64_t index) {
   Window window(static_cast<std::size_t>(source.seq_len() + 1));
-  source.fill(index, window.data());
+  source.fill(index, window.data(), nullptr);
   return window;
 }
 
@@ -112,6 +114,100 @@ TEST_F(SamplerTest, DataShorterThanAWindowIsAnError) {
   for (std::size_t i = 0; i < window.size(); ++i) EXPECT_EQ(window[i], static_cast<std::int32_t>(i));
 }
 
+/// What the starts of a window must be: the numbers of its tokens tell their documents.
+Window expected_starts(const Window& window, const TokenDataset& file) {
+  Window starts(window.size(), 0);
+  for (std::size_t t = 1; t < window.size(); ++t) {
+    const bool same = file.document_of(window[t]) == file.document_of(window[t - 1]);
+    starts[t] = same ? starts[t - 1] : static_cast<std::int32_t>(t);
+  }
+  return starts;
+}
+
+TEST_F(SamplerTest, DocumentStartsAreWhereDocumentsBegin) {
+  for (const std::int64_t seq_len : {1, 2, 7, 64, 200}) {
+    TokenSampler sampler(file_, seq_len, 17);
+    SequentialWindows in_order(file_, seq_len);
+    for (WindowSource* source : {static_cast<WindowSource*>(&sampler), static_cast<WindowSource*>(&in_order)}) {
+      for (std::int64_t i = 0; i < source->windows(); ++i) {
+        Window window(static_cast<std::size_t>(seq_len + 1)), starts(window.size());
+        source->fill(i, window.data(), starts.data());
+        const Window expected = expected_starts(window, file_);
+        ASSERT_EQ(starts, expected) << "seq_len " << seq_len << " window " << i;
+        std::int64_t crossings = 0;
+        for (std::int32_t t = 1; t <= seq_len; ++t) crossings += starts[static_cast<std::size_t>(t)] == t;
+        ASSERT_EQ(source->crossings(i), crossings) << "seq_len " << seq_len << " window " << i;
+      }
+    }
+  }
+}
+
+/// Documents of given lengths over tokens that count up; some may be empty.
+class CountingTokens final : public TokenDataset {
+ public:
+  explicit CountingTokens(std::vector<std::int64_t> lengths) {
+    for (const std::int64_t length : lengths) ends_.push_back((ends_.empty() ? 0 : ends_.back()) + length);
+  }
+  const std::string& path() const override { return path_; }
+  TokenFormat format() const override { return TokenFormat::megatron; }
+  const TokenFileInfo& info() const override { return info_; }
+  TokenType type() const override { return TokenType::i32; }
+  std::int64_t num_tokens() const override { return ends_.back(); }
+  std::int64_t num_documents() const override { return static_cast<std::int64_t>(ends_.size()); }
+  std::int64_t document_end(std::int64_t i) const override { return ends_[static_cast<std::size_t>(i)]; }
+  void read(std::int64_t begin, std::span<std::int32_t> out) const override {
+    for (std::int32_t& id : out) id = static_cast<std::int32_t>(begin++);
+  }
+
+ private:
+  std::string path_ = "counting";
+  TokenFileInfo info_;
+  std::vector<std::int64_t> ends_;
+};
+
+TEST(SamplerDocuments, OnesWithoutTokensAreNowhere) {
+  const CountingTokens file({0, 0, 3, 0, 5, 0, 0, 0, 4, 1, 0, 1, 6, 0, 0});
+  for (const std::int64_t seq_len : {1, 2, 3, 6, 19}) {
+    TokenSampler sampler(file, seq_len, 3);
+    SequentialWindows in_order(file, seq_len);
+    for (WindowSource* source : {static_cast<WindowSource*>(&sampler), static_cast<WindowSource*>(&in_order)}) {
+      for (std::int64_t i = 0; i < 4 * source->windows(); ++i) {
+        if (source == &in_order && i >= source->windows()) break;
+        Window window(static_cast<std::size_t>(seq_len + 1)), starts(window.size());
+        source->fill(i, window.data(), starts.data());
+        ASSERT_EQ(starts, expected_starts(window, file)) << "seq_len " << seq_len << " window " << i;
+        std::int64_t crossings = 0;
+        for (std::int32_t t = 1; t <= seq_len; ++t) crossings += starts[static_cast<std::size_t>(t)] == t;
+        ASSERT_EQ(source->crossings(i), crossings);
+      }
+    }
+  }
+}
+
+TEST_F(SamplerTest, ABlendTakesEachSourceInItsOwnOrder) {
+  write_numbered(dir_ / "b.h5", 25);
+  const TokenFile other(dir_ / "b.h5");
+  const std::vector<double> weights{0.7, 0.3};
+  std::vector<std::unique_ptr<WindowSource>> sources;
+  sources.push_back(std::make_unique<TokenSampler>(file_, 16, 5));
+  sources.push_back(std::make_unique<TokenSampler>(other, 16, 5));
+  BlendedWindows blend(std::move(sources), weights);
+  TokenSampler first(file_, 16, 5), second(other, 16, 5);
+  Blend order(weights);
+  std::vector<std::int64_t> given(2, 0);
+  const std::int64_t count = 3 * (first.windows() + second.windows());  // some epochs of each
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Blend::Draw draw = order.at(i);
+    EXPECT_EQ(draw.sample, given[static_cast<std::size_t>(draw.source)]++);  // none is left out, none twice
+    EXPECT_EQ(window_of(blend, i), window_of(draw.source == 0 ? first : second, draw.sample)) << i;
+    EXPECT_EQ(blend.crossings(i), (draw.source == 0 ? first : second).crossings(draw.sample)) << i;
+  }
+  EXPECT_LT(blend.windows(), count);
+  const std::vector<std::int64_t> used = order.samples(blend.windows());
+  EXPECT_LE(used[0], first.windows());
+  EXPECT_LE(used[1], second.windows());
+}
+
 TEST_F(SamplerTest, SequentialWindowsAreInOrder) {
   SequentialWindows windows(file_, 10);
   EXPECT_EQ(windows.windows(), (num_tokens_ - 1) / 10);
@@ -120,7 +216,7 @@ TEST_F(SamplerTest, SequentialWindowsAreInOrder) {
     for (std::int64_t t = 0; t <= 10; ++t) EXPECT_EQ(window[static_cast<std::size_t>(t)], i * 10 + t);
   }
   Window out(11);
-  EXPECT_ERROR(windows.fill(windows.windows(), out.data()), "a.h5", "fewer batches");
+  EXPECT_ERROR(windows.fill(windows.windows(), out.data(), nullptr), "a.h5", "fewer batches");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "core/hdf5.h"
 #include "core/random.h"
+#include "data/formats/raw_tokens.h"
 #include "data/token_writer.h"
 #include "tests/data/temporary_directory.h"
 
@@ -220,7 +221,7 @@ TEST(RawTokenFile, ReadsInt32) {
   const TemporaryDirectory dir;
   const std::array<std::int32_t, 4> ids = {5, 0, 70000, 2};
   write_file(dir / "tokens.bin", std::string(reinterpret_cast<const char*>(ids.data()), sizeof ids));
-  const auto tokens = open_token_stream(dir / "tokens.bin");
+  const auto tokens = open_token_dataset(dir / "tokens.bin");
   EXPECT_EQ(tokens->num_tokens(), 4);
   EXPECT_EQ(read_all(*tokens), (std::vector<std::int32_t>{5, 0, 70000, 2}));
   EXPECT_EQ(check_ids(*tokens), 70000);
@@ -238,12 +239,12 @@ TEST(RawTokenFile, RefusesBadFiles) {
   EXPECT_ERROR(check_ids(RawTokenFile(dir / "negative.bin")), "negative.bin", "token 1 is -1");
 }
 
-TEST(OpenTokenStream, GoesByTheName) {
+TEST(OpenTokenDataset, GoesByTheName) {
   const TemporaryDirectory dir;
   write_documents(dir / "a.h5", {{1, 2, 256}});
-  EXPECT_EQ(open_token_stream(dir / "a.h5")->num_tokens(), 3);
+  EXPECT_EQ(open_token_dataset(dir / "a.h5")->num_tokens(), 3);
   write_file(dir / "b.h5", "12345678");
-  EXPECT_ERROR(open_token_stream(dir / "b.h5"), "b.h5", "not an HDF5 file");
+  EXPECT_ERROR(open_token_dataset(dir / "b.h5"), "b.h5", "not an HDF5 file");
 }
 
 }  // namespace

@@ -95,8 +95,6 @@ TEST_F(BadInputTest, ConfigRules) {
       {train({"train.dtype=bf16"}),
        {"command line: train.dtype: bf16: bf16 is for GPUs; on the CPU it must be fp32, fp64 or auto"}},
       {train({"optim.name=muon"}), {"command line: optim.name: muon: Muon is not there yet; must be adamw"}},
-      {train({"data.document_mask=true"}),
-       {"command line: data.document_mask: true: masking by documents is not there yet; must be false"}},
       {train({}),
        {"HYSPARSE_NUM_THREADS=none: must be an integer from 1 to 4096"},
        nullptr,
@@ -141,6 +139,24 @@ TEST_F(BadInputTest, TrainingData) {
        {"data.train: @/train.h5: holds ... tokens, but seq_len 1000000 needs at least 1000001 (seq_len + 1)"}},
       {train({"train.seq_len=8000"}),
        {"data.valid: @/valid.h5: holds ... tokens, but seq_len 8000 needs at least 8001 (seq_len + 1)"}},
+      {train({"data.train=[{path: @/train.h5, weight: 1}, {path: @/valid.h5, weight: 1e-9}]"}),
+       {"data.train: weight 1e-09: must be at least 1e-07 of the sum of the weights (1.000000001)"}},
+      {train({"data.train=[{path: @/train.h5, weight: 1}, {path: @/train.h5, weight: 2}]"}),
+       {"data.train: @/train.h5: given twice, and would give each sample twice: give it once, with the sum of "
+        "the "
+        "weights"}},
+      {train({"data.train=[{path: @/train.h5, weight: 1}, {path: @/case/short.h5, weight: 1}]"}),
+       {"data.train: @/case/short.h5: holds 3 tokens, but seq_len 32 needs at least 33 (seq_len + 1)"},
+       [](const std::string& place) {
+         write_tokens(place + "/short.h5", {1, 2, 3}, 320);
+       }},
+      {train({"data.train=[{path: @/train.h5, weight: 1}, {path: @/case/other.h5, weight: 1}]"}),
+       {"data.train: @/case/other.h5: its ... is ..., that of @/train.h5 is ...: all data of a run must have "
+        "the "
+        "same"},
+       [](const std::string& place) {
+         write_tokens(place + "/other.h5", std::vector<std::uint16_t>(2000, 1), 256);
+       }},
       {train({"--dry-run", "data.train=@/none.h5"}),
        {"data.train: @/none.h5: cannot read it: No such file or directory"}},
   });

@@ -233,17 +233,16 @@ TEST(BadConfig, WhatIsNotThereYet) {
                {},
                0,
                {"x.yaml:6: optim.name: muon: Muon is not there yet; must be adamw"}},
-       BadCase{
-           "",
-           {"data.document_mask=true"},
-           0,
-           {"command line: data.document_mask: true: masking by documents is not there yet; must be false"}},
        BadCase{"",
-               {"data.train=[{path: a.h5, weight: 0.7}, {path: b, weight: 0.3}]"},
+               {"data.train=[{path: a.h5, weight: 0.7}, {path: b, weight: 0}]"},
                0,
-               {"command line: data.train: [{path: a.h5, weight: 0.7}, {path: b, weight: 0.3}]: blends are "
-                "not there yet; "
-                "give one path"}},
+               {"command line: data.train: a list: must be a path, or a list of {path: text, weight: positive "
+                "number} (not weight: 0)"}},
+       BadCase{"",
+               {"data.valid=[{path: a.h5, weight: 0.7}, {path: b, weight: -1}]"},
+               0,
+               {"command line: data.valid: a list: must be null, a path, or a list of {path: text, weight: "
+                "positive number} (not weight: -1)"}},
        BadCase{"",
                {"data.train=[{path: a.h5, weigth: 0.7}]"},
                0,

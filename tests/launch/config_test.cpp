@@ -25,7 +25,7 @@ TEST(Config, Defaults) {
   const RunConfig config = load(with(""));
   EXPECT_EQ(config.run.dir, "r");
   EXPECT_EQ(config.data.train.at(0).path, "d.h5");
-  EXPECT_FALSE(config.data.valid);
+  EXPECT_TRUE(config.data.valid.empty());
   EXPECT_EQ(config.model.num_layers(), 9);
   EXPECT_EQ(config.model.layer_types[8], LayerType::full_attention);
   EXPECT_EQ(config.model.layer_types[7], LayerType::sparse_attention);

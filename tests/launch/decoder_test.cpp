@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "core/ops/linear.h"
-#include "data/token_stream.h"
+#include "data/formats/raw_tokens.h"
 #include "launch/loaded_model.h"
 #include "tests/core/gradient_check.h"
 

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/safetensors.h"
-#include "data/token_stream.h"
+#include "data/formats/raw_tokens.h"
 #include "launch/evaluate.h"
 #include "launch/loaded_model.h"
 #include "model/export_names.h"

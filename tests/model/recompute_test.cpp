@@ -6,6 +6,7 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "model/model.h"
+#include "tests/attention/documents.h"
 
 namespace hysparse {
 namespace {
@@ -40,7 +41,7 @@ struct Outcome {
   std::int64_t peak_bytes = 0;  // above what the parameters take
 };
 
-Outcome train(Recompute recompute, DType dtype) {
+Outcome train(Recompute recompute, DType dtype, const Tensor& documents = {}) {
   ThreadPool pool(2);
   const Stream stream{Device{}, &pool, nullptr};
   const ModelConfig c = config();
@@ -48,7 +49,8 @@ Outcome train(Recompute recompute, DType dtype) {
   parameters.initialize(7);
   const Model model(c, parameters, {.recompute = recompute});
 
-  MicroBatch batch{Tensor::empty({2 * 128}, DType::i32), Tensor::empty({2 * 128}, DType::i32), 2, 128};
+  MicroBatch batch{Tensor::empty({2 * 128}, DType::i32), Tensor::empty({2 * 128}, DType::i32), 2, 128,
+                   documents};
   const CounterRandom random(11, "tokens");
   for (std::int64_t i = 0; i < batch.tokens.numel(); ++i) {
     const auto id = [&](std::int64_t n) {
@@ -82,17 +84,24 @@ bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.bytes())) == 0;
 }
 
-TEST(ModelRecompute, GivesTheSameBits) {
-  for (const DType dtype : {DType::f32, DType::f64}) {
-    const Outcome none = train(Recompute::none, dtype);
-    for (const Recompute recompute : {Recompute::selective, Recompute::layer}) {
-      const Outcome again = train(recompute, dtype);
-      EXPECT_TRUE(same_bits(again.loss, none.loss));
-      ASSERT_EQ(again.gradients.size(), none.gradients.size());
-      for (std::size_t i = 0; i < none.gradients.size(); ++i)
-        EXPECT_TRUE(same_bits(again.gradients[i], none.gradients[i])) << "parameter " << i;
-    }
+void expect_same_bits(DType dtype, const Tensor& documents) {
+  const Outcome none = train(Recompute::none, dtype, documents);
+  for (const Recompute recompute : {Recompute::selective, Recompute::layer}) {
+    const Outcome again = train(recompute, dtype, documents);
+    EXPECT_TRUE(same_bits(again.loss, none.loss));
+    ASSERT_EQ(again.gradients.size(), none.gradients.size());
+    for (std::size_t i = 0; i < none.gradients.size(); ++i)
+      EXPECT_TRUE(same_bits(again.gradients[i], none.gradients[i])) << "parameter " << i;
   }
+}
+
+TEST(ModelRecompute, GivesTheSameBits) {
+  for (const DType dtype : {DType::f32, DType::f64}) expect_same_bits(dtype, {});
+}
+
+TEST(ModelRecompute, GivesTheSameBitsWithDocuments) {
+  const Tensor documents = testing::random_documents(2, 128, 30);
+  for (const DType dtype : {DType::f32, DType::f64}) expect_same_bits(dtype, documents);
 }
 
 TEST(ModelRecompute, TakesLessMemory) {

@@ -1,9 +1,9 @@
-#include "checkpoint/strict_json.h"
+#include "core/strict_json.h"
 
 #include <vector>
 
-#include "checkpoint/file.h"
 #include "core/error.h"
+#include "core/printable.h"
 
 namespace hysparse {
 namespace {

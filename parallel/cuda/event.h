@@ -1,0 +1,31 @@
+/// A point in a stream. Private to parallel/.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/cuda/error.h"
+
+namespace hysparse::detail {
+
+/// An event that lives as long as this.
+class Event {
+ public:
+  Event() { HYSPARSE_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(cudaStream_t stream) { HYSPARSE_CUDA_CHECK(cudaEventRecord(event_, stream)); }
+  /// What `stream` gets from now on waits until this is reached.
+  void hold(cudaStream_t stream) const { HYSPARSE_CUDA_CHECK(cudaStreamWaitEvent(stream, event_)); }
+  bool reached() const {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status != cudaErrorNotReady) HYSPARSE_CUDA_CHECK(status);
+    return status == cudaSuccess;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace hysparse::detail
