@@ -35,13 +35,12 @@ ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) 
   o.text("--data", "DATA.h5|tokens.bin", eval.data, "token dataset, or int32 ids", true);
   o.integer("--seq-len", eval.seq_len, 1, std::numeric_limits<std::int32_t>::max(), "tokens of a window", true);
   o.integer("--batches", eval.batches, 1, no_limit, "windows to read at most [all]");
-  o.choice("--dtype", {"fp64", "fp32", "bf16"}, eval.dtype, "compute dtype [fp32]");
+  o.choice("--dtype", {"fp64", "fp32", "bf16"}, eval.dtype, "compute dtype; fp64: CPU, bf16: GPU [fp32]");
+  o.choice("--device", {"auto", "cpu", "cuda"}, eval.device, "auto: the GPU where there is one [auto]");
   o.text("--grads", "OUT.safetensors", eval.grads, "write d(mean loss)/d(parameter) there");
   o.flag("--document-mask", eval.document_mask, "keep attention inside documents, as data.document_mask");
   o.flag("--json", eval.json, "print one JSON object");
   if (auto help = o.parse(arguments)) return PrintText{*help};
-  if (eval.dtype == "bf16")
-    o.problem("--dtype: bf16: bf16 is for GPUs, which this build does not have; fp32 or fp64");
   o.finish();
   return eval;
 }

@@ -38,7 +38,8 @@ struct EvalOptions {
   std::string data;
   std::int64_t seq_len = 0;
   std::optional<std::int64_t> batches;  ///< windows to read at most; absent: all
-  std::string dtype = "fp32";           ///< fp64 | fp32
+  std::string dtype = "fp32";           ///< fp64 | fp32 | bf16
+  std::string device = "auto";          ///< auto | cpu | cuda
   std::optional<std::string> grads;     ///< safetensors file for d(mean loss)/d(parameter)
   bool document_mask = false;
   bool json = false;

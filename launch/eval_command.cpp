@@ -9,6 +9,7 @@
 #include "launch/commands.h"
 #include "launch/evaluate.h"
 #include "launch/loaded_model.h"
+#include "launch/run_device.h"
 #include "launch/user_input.h"
 #include "model/export_names.h"
 
@@ -20,8 +21,8 @@ namespace fs = std::filesystem;
 DType eval_dtype(const std::string& name) {
   if (name == "fp64") return DType::f64;
   if (name == "fp32") return DType::f32;
-  if (name == "bf16") throw_error("--dtype: bf16: the CPU computes in fp32 or fp64");
-  throw_error("--dtype: {}: must be fp64 or fp32", name);
+  if (name == "bf16") return DType::bf16;
+  throw_error("--dtype: {}: must be fp64, fp32 or bf16", name);
 }
 
 /// d(mean loss)/d(parameter) under the export's names.
@@ -34,7 +35,8 @@ void write_gradients(const LoadedModel& loaded, const std::string& path, DType d
   std::vector<SafetensorsTensor> tensors;
   for (const ExportName& n : names) tensors.push_back({n.name, dtype, n.shape});
   SafetensorsWriter writer = SafetensorsWriter::to_file(path, tensors);
-  for (const ExportName& n : names) writer.write(n.name, n.of(loaded.parameters().get(n.declaration).grad));
+  for (const ExportName& n : names)
+    writer.write(n.name, n.of(loaded.parameters().get(n.declaration).grad).to_device(Device{}));
   writer.finish();
 }
 
@@ -80,6 +82,7 @@ void require_output(const EvalOptions& options) {
 int run_eval(Runtime& runtime, const EvalOptions& options) {
   require_one_rank(runtime, "eval");
   const DType dtype = eval_dtype(options.dtype);
+  const Device device = choose_device("--device", options.device, dtype);
   if (options.seq_len < 1) throw_error("--seq-len: {}: must be at least 1", options.seq_len);
   if (options.batches && *options.batches < 1)
     throw_error("--batches: {}: must be at least 1", *options.batches);
@@ -87,18 +90,20 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   const auto tokens = with_key("--data", [&] { return open_token_dataset(options.data); });
   if (options.document_mask && tokens->format() == TokenFormat::raw)
     throw_error("--document-mask: {}: int32 tokens do not say where documents begin", options.data);
-  LoadedModel loaded(options.model, dtype, options.grads.has_value());
+  LoadedModel loaded(options.model, dtype, options.grads.has_value(), device);
   require_vocabulary(*tokens, loaded.source().config());
   SequentialWindows windows = with_key("--data", [&] { return SequentialWindows(*tokens, options.seq_len); });
   const std::int64_t count = std::min(options.batches.value_or(windows.windows()), windows.windows());
   with_key("--data", [&] { require_ids(*tokens, count * options.seq_len + 1, loaded.source().config()); });
   const Evaluation result = evaluate(loaded.model(), windows, count, loaded.stream(), options.grads.has_value(),
                                      options.document_mask);
-  if (options.grads) write_gradients(loaded, *options.grads, dtype);
+  if (options.grads) write_gradients(loaded, *options.grads, dtype == DType::f64 ? DType::f64 : DType::f32);
   if (options.json) {
-    const nlohmann::ordered_json line{{"loss", result.loss},           {"tokens", result.tokens},
-                                      {"sequences", result.sequences}, {"model", loaded.source().description()},
-                                      {"dtype", options.dtype},        {"seq_len", options.seq_len}};
+    const nlohmann::ordered_json line{
+        {"loss", result.loss},           {"tokens", result.tokens},
+        {"sequences", result.sequences}, {"model", loaded.source().description()},
+        {"dtype", options.dtype},        {"device", device.is_cpu() ? "cpu" : "cuda"},
+        {"seq_len", options.seq_len}};
     fmt::print("{}\n", line.dump());
   } else {
     fmt::print("{}\n{} windows of {} tokens from {}\nloss {:.6f} nats per token\n",

@@ -13,18 +13,20 @@ namespace hysparse {
 
 class LoadedModel {
  public:
-  /// Opens `path` (an export, a step directory or a run directory) and loads its weights as `dtype`; with
-  /// gradient buffers when `gradients`. Throws Error. Warnings of the source go to stderr.
-  LoadedModel(const std::string& path, DType dtype, bool gradients);
+  /// Opens `path` (an export, a step directory or a run directory) and loads its weights as `dtype` (bf16 on a
+  /// GPU only) to `device`; with gradient buffers when `gradients`. Throws Error. Warnings of the source go to
+  /// stderr.
+  LoadedModel(const std::string& path, DType dtype, bool gradients, Device device = {});
 
   const ModelSource& source() const { return *source_; }
   const Model& model() const { return *model_; }
   const ParameterSet& parameters() const { return *parameters_; }
-  Stream stream() { return {Device{}, &pool_, nullptr}; }
+  const Stream& stream() const { return stream_; }
 
  private:
   ThreadPool pool_;
   std::unique_ptr<ModelSource> source_;
+  Stream stream_;
   std::unique_ptr<ParameterSet> parameters_;
   std::unique_ptr<Model> model_;
 };

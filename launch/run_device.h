@@ -10,6 +10,14 @@ namespace hysparse {
 /// GPUs that this process could use; 0 in a build without CUDA.
 int usable_gpus();
 
+/// The device that `choice` (auto, cpu or cuda, of the option `key`) means for computing in `dtype`: auto is
+/// the GPU where there is one and it knows the dtype. Throws Error, naming key and value, for one that is not
+/// there or does not compute in that dtype.
+Device choose_device(const std::string& key, const std::string& choice, DType dtype);
+
+/// The stream of a device that this process has to itself.
+Stream open_device(Device device, ThreadPool& pool);
+
 /// The stream to compute on: the CPU's threads, or the GPU of this rank's place on its host. Throws Error
 /// naming train.device when there are fewer GPUs than ranks of the host, unless parallel.share_gpu lets them
 /// share.

@@ -5,10 +5,9 @@
 #include <limits>
 #include <map>
 
-#include <xxhash.h>
-
 #include "core/error.h"
 #include "core/printable.h"
+#include "core/random.h"
 #include "data/tokenizer/byte_alphabet.h"
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/scanner.h"
@@ -141,9 +140,7 @@ class BpeTokenizer::Encoder {
 };
 
 BpeTokenizer::BpeTokenizer(std::string text, const std::string& name, const EosChoice& eos)
-    : text_(std::move(text)),
-      name_(name),
-      hash_(fmt::format("{:016x}", XXH3_64bits(text_.data(), text_.size()))) {
+    : text_(std::move(text)), name_(name), hash_(fmt::format("{:016x}", hash_name(text_))) {
   TokenizerJson parts = read_tokenizer_json(text_, name);
   nfc_ = parts.nfc;
   steps_ = std::move(parts.steps);

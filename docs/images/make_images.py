@@ -554,6 +554,90 @@ def verify():
     svg.save("verify.svg")
 
 
+# ---- order of the samples -------------------------------------------------------------------------------------------------------
+def blend_order(weights, count):
+    """Earliest deadline first, as data/blend.h says: sample i of source k belongs to [(i-1)/p, i/p), rounded outwards."""
+    total, given, order = sum(weights), [0] * len(weights), []
+    for index in range(count):
+        due = [(-(-(c + 1) * total // w), k) for k, (w, c) in enumerate(zip(weights, given)) if c * total // w <= index]
+        k = min(due)[1]
+        given[k] += 1
+        order.append(k)
+    return order
+
+
+def sampling():
+    svg = Svg(1000, 430, "From documents to samples: packing, windows, blends and document masks")
+    colours = [BLUE, ORANGE, TEAL, ROSE, VIOLET]
+    unit, left, height = 25, 190, 26
+    lengths = [7, 6, 9, 3, 6]
+
+    def documents(y, order):
+        x = left
+        for d in order:
+            svg.rect(x, y, lengths[d] * unit, height, fill=colours[d], stroke="#ffffff", radius=4)
+            svg.text(x + lengths[d] * unit / 2, y + 18, "abcde"[d], 13, fill="#ffffff", weight=700)
+            x += lengths[d] * unit
+
+    def label(y, text, detail):
+        svg.text(30, y + 12, text, 13, anchor="start", weight=700)
+        svg.text(30, y + 28, detail, 11.5, fill=MUTED, anchor="start")
+
+    label(40, "documents", "as in the file")
+    documents(42, range(5))
+    order = [2, 4, 0, 3, 1]
+    label(106, "one epoch", "permuted and packed")
+    documents(108, order)
+    seq_len, windows = 7, [2, 0, 3, 1]
+    for w in range(4):
+        x = left + w * seq_len * unit
+        svg.path(f"M{x + 2:g} 140v8H{x + seq_len * unit - 2:g}v-8", INK, 1.4, arrow=False)
+        svg.text(x + seq_len * unit / 2, 165, f"window {w}: sample {windows.index(w)}", 12)
+    svg.text(left + 30 * unit, 152, "dropped", 11.5, fill=MUTED)
+    svg.rect(left + 29 * unit, 105, 2 * unit, 32, fill="none", stroke=INK, radius=3, dash="3 3")
+
+    # The second window with its documents' starts.
+    begins, x = [], 0
+    for d in order:
+        begins.append(x)
+        x += lengths[d]
+    label(206, "window 1, masked", "inputs, starts, targets")
+    for t in range(seq_len):
+        at = seq_len + t
+        owner = max(i for i, b in enumerate(begins) if b <= at)
+        start = max(begins[owner] - seq_len, 0)
+        last = at + 1 in begins
+        x = left + t * 70
+        svg.rect(x, 204, 62, 24, fill=colours[order[owner]], stroke="none", radius=4)
+        svg.text(x + 31, 221, f"{'abcde'[order[owner]]}{at - begins[owner]}", 12.5, fill="#ffffff", weight=700)
+        svg.text(x + 31, 246, str(start), 12.5, mono=True)
+        following = max(i for i, b in enumerate(begins) if b <= at + 1)
+        target = "-1" if last else f"{'abcde'[order[following]]}{at + 1 - begins[following]}"
+        svg.text(x + 31, 266, target, 12.5, fill=ROSE if last else MUTED, mono=True)
+    svg.text(left + 7 * 70 + 10, 246, "start of its document", 11.5, fill=MUTED, anchor="start")
+    svg.text(left + 7 * 70 + 10, 266, "target; -1: not counted", 11.5, fill=MUTED, anchor="start")
+
+    weights, names = [5, 3, 2], [BLUE, ORANGE, TEAL]
+    label(310, "a blend", "weights 0.5, 0.3, 0.2")
+    given = [0, 0, 0]
+    for i, k in enumerate(blend_order(weights, 24)):
+        x = left + i * 32
+        svg.rect(x, 306, 28, 28, fill=names[k], stroke="none", radius=5)
+        svg.text(x + 14, 325, str(given[k]), 12.5, fill="#ffffff", weight=700)
+        given[k] += 1
+    total = sum(weights)
+    for k, w in enumerate(weights):
+        y = 352 + k * 20
+        for i in range(24 * w // total + 1):
+            begin, end = i * total / w, min((i + 1) * total / w, 24)
+            if begin >= 24:
+                break
+            svg.rect(left + begin * 32 + 1, y, (end - begin) * 32 - 4, 11, fill="none", stroke=names[k], radius=3)
+    svg.text(30, 372, "each sample is drawn", 11.5, fill=MUTED, anchor="start")
+    svg.text(30, 388, "inside a bar of its own", 11.5, fill=MUTED, anchor="start")
+    svg.save("sampling.svg")
+
+
 # ---- folders -------------------------------------------------------------------------------------------------------------------
 def folders():
     svg = Svg(1000, 470, "Folders and the direction of dependencies")
@@ -591,4 +675,5 @@ if __name__ == "__main__":
     pipeline()
     partition()
     verify()
+    sampling()
     folders()

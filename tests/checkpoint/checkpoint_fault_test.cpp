@@ -48,10 +48,17 @@ class CheckpointFaults : public ::testing::Test {
   }
   /// Replaces the shard's file, with a manifest that fits its bytes.
   void replace_shard() {
-    const FileDigest digest = digest_file(shard_);
     Manifest manifest = parse_manifest(manifest_bytes_, manifest_);
-    manifest.shards[0] = digest;
+    manifest.shards[0] = digest_file(shard_, manifest.block_bytes);
     replace_file(manifest_, manifest_text(manifest));
+  }
+  /// Everything that checking finds, as one text.
+  std::string problems() {
+    try {
+      return fmt::format("{}", fmt::join(CheckpointReader(step_).problems(), "\n"));
+    } catch (const DamagedCheckpoint& error) {
+      return error.what();
+    }
   }
   void read_all() {
     CheckpointReader reader(step_);
@@ -113,14 +120,14 @@ TEST_F(CheckpointFaults, ForeignFiles) {
   replace_file(shard_, std::string(shard_bytes_.size(), 'x'));
   EXPECT_ERROR(read_all(), shard_, "damaged: checksum");
   replace_shard();
-  EXPECT_ERROR(read_all(), shard_, "not an HDF5 file");
+  EXPECT_ERROR(CheckpointReader(step_).verify(), shard_, "not an HDF5 file");
   {
     Hdf5File other = Hdf5File::create(shard_);
     other.write("tokens", Tensor::zeros({4000}, DType::i64));
     other.close_and_sync();
   }
   replace_shard();
-  EXPECT_ERROR(read_all(), shard_, "has no dataset model.embed_tokens.weight");
+  EXPECT_ERROR(CheckpointReader(step_).verify(), shard_, "has no dataset model.embed_tokens.weight");
   replace_file(manifest_, "Call me Ishmael.");
   EXPECT_ERROR(read_all(), manifest_, "no checksum at its end");
 }
@@ -140,61 +147,98 @@ TEST_F(CheckpointFaults, ShardsOfAnotherShape) {
     replace_shard();
   };
   write_shard({19, 8}, DType::f64, {19, 8}, {0, 0});
-  EXPECT_ERROR(read_all(), shard_, "not the piece f32 [19, 8]");
+  EXPECT_TRUE(contains(problems(), shard_ + ": dataset model.embed_tokens.weight is")) << problems();
+  EXPECT_TRUE(contains(problems(), "not the piece f32 [19, 8] at [0, 0] of [19, 8]")) << problems();
   write_shard({8, 19}, DType::f32, {19, 8}, {0, 0});
-  EXPECT_ERROR(read_all(), shard_, "not the piece f32 [19, 8]");
+  EXPECT_TRUE(contains(problems(), shard_ + ": dataset model.embed_tokens.weight is")) << problems();
+  EXPECT_TRUE(contains(problems(), "not the piece f32 [19, 8] at [0, 0] of [19, 8]")) << problems();
   write_shard({19, 8}, DType::f32, {38, 8}, {0, 0});
-  EXPECT_ERROR(read_all(), shard_, "not the piece f32 [19, 8]");
+  EXPECT_TRUE(contains(problems(), shard_ + ": dataset model.embed_tokens.weight is")) << problems();
+  EXPECT_TRUE(contains(problems(), "not the piece f32 [19, 8] at [0, 0] of [19, 8]")) << problems();
   write_shard({19, 8}, DType::f32, {19, 8}, {1, 0});
-  EXPECT_ERROR(read_all(), shard_, "not the piece f32 [19, 8]");
+  EXPECT_TRUE(contains(problems(), shard_ + ": dataset model.embed_tokens.weight is")) << problems();
+  EXPECT_TRUE(contains(problems(), "not the piece f32 [19, 8] at [0, 0] of [19, 8]")) << problems();
 }
 
 TEST_F(CheckpointFaults, LyingManifests) {
-  const std::string embedding =
-      R"("model.embed_tokens.weight": {"dtype":"f32","shape":[19,8],"pieces":[[0,0,[0,0],[19,8]]]})";
-  const auto with = [&](const std::string& to) { lie(embedding, "\"model.embed_tokens.weight\": " + to); };
+  const std::size_t begin = manifest_bytes_.find("\"model.embed_tokens.weight\": ");
+  const std::string embedding = manifest_bytes_.substr(begin, manifest_bytes_.find('\n', begin) - begin - 1);
+  const std::string place = std::to_string(
+      parse_manifest(manifest_bytes_, manifest_).tensors.at("model.embed_tokens.weight").pieces[0].at);
   struct Lie {
-    const char* text;
+    const char* text;  // AT: where the piece is
     const char* reason;
   };
+  // Found when the manifest is read, or when the tensor is.
   for (const Lie& lie : {
            Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[]})", "no shard holds [19, 8] at [0, 0]"},
-           Lie{R"({"dtype":"f32","shape":[20,8],"pieces":[[0,0,[0,0],[19,8]]]})",
+           Lie{R"({"dtype":"f32","shape":[20,8],"pieces":[[0,0,AT,[0,0],[19,8]]]})",
                "no shard holds [1, 8] at [19, 0]"},
-           Lie{R"({"dtype":"f32","shape":[1000000000000,8],"pieces":[[0,0,[0,0],[19,8]]]})", "no shard holds"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,[0,0],[19,7]],[0,1,[0,7],[19,1]]]})",
-               "not the piece"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,3,[0,0],[19,8]]]})",
-               "has no dataset model.embed_tokens.weight@3"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[1,0,[0,0],[19,8]]]})",
+           Lie{R"({"dtype":"f32","shape":[1000000000000,8],"pieces":[[0,0,AT,[0,0],[19,8]]]})",
+               "no shard holds"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[1,0,AT,[0,0],[19,8]]]})",
                "in shard 1, which there is not"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,[1,0],[19,8]]]})",
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,AT,[1,0],[19,8]]]})",
                "has a piece [19, 8] at [1, 0]"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,[0],[19]]]})", "has a piece [19] at [0]"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,[0,-1],[19,8]]]})", "not a whole number"},
-           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,[0,0]]]})", "not of four parts"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,AT,[0],[19]]]})", "has a piece [19] at [0]"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,AT,[0,-1],[19,8]]]})", "not a whole number"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,-8,[0,0],[19,8]]]})", "not a whole number"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,9223372036854775800,[0,0],[19,8]]]})",
+               "reaches past the end of shard 0"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,1,[0,0],[19,8]]]})", "inside an element"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,AT,[0,0]]]})", "not of five parts"},
            Lie{R"({"dtype":"f32","shape":[19,8],"pieces":7})", "not a list"},
            Lie{R"({"dtype":"f32","shape":[4294967296,4294967296],"pieces":[]})", "too large"},
            Lie{R"({"dtype":"f32","shape":[1,1,1,1,1],"pieces":[]})", "at most 4 sizes"},
-           Lie{R"({"dtype":"f32","shape":[99999,99999],"pieces":[[0,0,[0,0],[99999,99999]]]})",
-               "is larger than shard 0"},
+           Lie{R"({"dtype":"f32","shape":[99999,99999],"pieces":[[0,0,0,[0,0],[99999,99999]]]})",
+               "reaches past the end of shard 0"},
            Lie{R"({"dtype":"f31","shape":[19,8],"pieces":[]})", "unknown dtype 'f31'"},
-           Lie{R"({"dtype":"f64","shape":[19,8],"pieces":[[0,0,[0,0],[19,8]]]})", "not the piece f64 [19, 8]"},
            Lie{R"({"shape":[19,8],"pieces":[]})", "has no 'dtype'"},
            Lie{"[]", "has no 'dtype'"},
        }) {
-    with(lie.text);
+    std::string text = lie.text;
+    if (const std::size_t at = text.find("AT"); at != std::string::npos) text.replace(at, 2, place);
+    this->lie(embedding, "\"model.embed_tokens.weight\": " + text);
     EXPECT_ERROR(CheckpointReader(step_).read("model.embed_tokens.weight", DType::f32), step_, lie.reason);
-    EXPECT_ERROR(CheckpointReader(step_).verify(), step_, lie.reason);
+    EXPECT_TRUE(contains(problems(), lie.reason)) << lie.text << ": " << problems();
+  }
+  // Found when the manifest is compared with the shard: reading would give other elements of the same file.
+  for (const Lie& lie : {
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,AT,[0,0],[19,7]],[0,1,AT,[0,7],[19,1]]]})",
+               "not the piece"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,3,AT,[0,0],[19,8]]]})",
+               "has no dataset model.embed_tokens.weight@3"},
+           Lie{R"({"dtype":"i32","shape":[19,8],"pieces":[[0,0,AT,[0,0],[19,8]]]})",
+               "not the piece i32 [19, 8]"},
+           Lie{R"({"dtype":"f32","shape":[19,8],"pieces":[[0,0,0,[0,0],[19,8]]]})", "lists at byte 0"},
+       }) {
+    std::string text = lie.text;
+    for (std::size_t at = text.find("AT"); at != std::string::npos; at = text.find("AT"))
+      text.replace(at, 2, place);
+    this->lie(embedding, "\"model.embed_tokens.weight\": " + text);
+    EXPECT_TRUE(contains(problems(), lie.reason)) << lie.text << ": " << problems();
   }
   lie("\"file\":\"shard-00000.h5\"", "\"file\":\"../shard-00000.h5\"");
   EXPECT_ERROR(read_all(), manifest_, "named '../shard-00000.h5'");
   lie("\"xxh3\":\"", "\"xxh3\":\"\\u0007");
-  EXPECT_ERROR(read_all(), shard_, "damaged: checksum");
+  EXPECT_ERROR(read_all(), manifest_, "xxh3 has 17 digits");
+  lie("\"xxh3\":\"", "\"xxh3\":\"0123456789abcdef");
+  EXPECT_ERROR(read_all(), manifest_, "xxh3 has 32 digits");
+  lie("\"xxh3\":\"" + manifest_bytes_.substr(manifest_bytes_.find("\"xxh3\":\"") + 8, 3),
+      "\"xxh3\":\"\\u0007+-");
+  EXPECT_ERROR(read_all(), manifest_, "not 16 hexadecimal digits");
+  lie("\"xxh3\":\"", "\"xxh3\":7, \"xxh4\":\"");
+  EXPECT_ERROR(read_all(), manifest_, "xxh3 is not a string");
   lie("\"bytes\":", "\"bytes\":1");
   EXPECT_ERROR(read_all(), shard_, "truncated or damaged");
-  lie("\"version\": 1", "\"version\": 2");
-  EXPECT_ERROR(read_all(), manifest_, "format version 2, this program reads version 1");
+  lie("\"bytes\":", "\"bytes\":9000000000000000000, \"byte\":");
+  EXPECT_ERROR(read_all(), manifest_, "xxh3 has 16 digits");
+  lie("\"block_bytes\": ", "\"block_bytes\": 1");
+  EXPECT_ERROR(read_all(), manifest_, "block_bytes is 14194304");
+  lie("\"block_bytes\": 4194304", "\"block_bytes\": 0");
+  EXPECT_ERROR(read_all(), manifest_, "block_bytes is 0");
+  lie("\"version\": 2", "\"version\": 1");
+  EXPECT_ERROR(read_all(), manifest_, "format version 1, this program reads version 2");
   lie("hysparse checkpoint", "another checkpoint");
   EXPECT_ERROR(read_all(), manifest_, "not a hysparse checkpoint");
   lie("\"step\": 1,", "\"step\": -1,");

@@ -1,5 +1,7 @@
 #include "checkpoint/checkpoint.h"
 
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "checkpoint/reader.h"
@@ -136,11 +138,13 @@ TEST_F(Checkpoint, LargePiecesReadInWindows) {
   }
 }
 
-TEST_F(Checkpoint, AsyncCopiesBeforeItReturns) {
+TEST_F(Checkpoint, AsyncHasItsOwnCopyOnceItWasAwaited) {
   CheckpointWriter writer(run_, 3, *world_);
   EXPECT_TRUE(writer.poll());
   std::vector<Piece> pieces = whole_pieces(7);
+  writer.await_copy();  // of nothing
   writer.save(test_info(7), pieces, true);
+  writer.await_copy();
   for (const Piece& piece : pieces) piece.data.zero_();
   EXPECT_TRUE(writer.in_flight());
   while (!writer.poll()) std::this_thread::yield();
@@ -150,20 +154,46 @@ TEST_F(Checkpoint, AsyncCopiesBeforeItReturns) {
   // A new save completes the one in flight.
   writer.save(test_info(8), whole_pieces(8), true);
   writer.save(test_info(9), whole_pieces(9), true);
-  expect_latest(8);
+  EXPECT_NE(latest(), run_ + "/checkpoints/step-000007");
+  EXPECT_GE(writer.seconds_waited(), 0);
   writer.finish();
   expect_latest(9);
 }
 
-TEST_F(Checkpoint, AWriterDestroyedInFlightLeavesNoCheckpoint) {
+TEST_F(Checkpoint, AWriterDestroyedInFlightLeavesAWholeCheckpointOrNone) {
   {
     CheckpointWriter writer(run_, 3, *world_);
     writer.save(test_info(1), whole_pieces(1), false);
     writer.save(test_info(2), whole_pieces(2), true);
   }
-  expect_latest(1);
+  const bool complete = latest().ends_with("2");  // it may have been faster
+  expect_latest(complete ? 2 : 1);
   const CheckpointWriter writer(run_, 3, *world_);
+  std::vector<std::string> expected{"latest", "step-000001"};
+  if (complete) expected.emplace_back("step-000002");
+  EXPECT_EQ(names(), expected);
+}
+
+TEST_F(Checkpoint, CompletesWithoutTheMainThread) {
+  CheckpointWriter writer(run_, 3, *world_);
+  writer.save(test_info(1), whole_pieces(1), true);
+  const std::string manifest = run_ + "/checkpoints/step-000001/manifest.json";
+  while (!fs::exists(run_ + "/checkpoints/latest")) std::this_thread::yield();
+  EXPECT_TRUE(fs::exists(manifest));
+  expect_latest(1);
+  writer.finish();
   EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-000001"}));
+}
+
+TEST_F(Checkpoint, KeepCountsWholeCheckpoints) {
+  CheckpointWriter writer(run_, 2, *world_);
+  for (const std::int64_t step : {1, 2}) writer.save(test_info(step), whole_pieces(step), false);
+  fs::resize_file(run_ + "/checkpoints/step-000002/shard-00000.h5", 100);
+  writer.save(test_info(3), whole_pieces(3), false);  // 2 does not count: 1 stays
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-000001", "step-000002", "step-000003"}));
+  writer.save(test_info(4), whole_pieces(4), false);  // 3 and 4 do
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-000003", "step-000004"}));
+  expect_latest(4);
 }
 
 TEST_F(Checkpoint, KeepsTheNewest) {
@@ -285,6 +315,26 @@ TEST_F(Checkpoint, FindLatestFallsBackWithAWarning) {
   falls_back_to(2, "truncated");
   fs::remove(checkpoints + "/step-000002/shard-00000.h5");
   falls_back_to(1, "truncated");
+
+  // What reading found counts like what looking finds.
+  write_file(checkpoints + "/step-000007/manifest.json", "{}");
+  const std::vector<StepState> states = list_checkpoints(run_);
+  ASSERT_EQ(states.size(), 4u);
+  EXPECT_EQ(states[0].fault, "");
+  EXPECT_TRUE(contains(states[1].fault, "No such file")) << states[1].fault;
+  EXPECT_TRUE(states[2].latest);
+  EXPECT_TRUE(contains(states[3].fault, "no checksum")) << states[3].fault;
+  fs::remove_all(checkpoints + "/step-000007");
+  warnings.clear();
+  EXPECT_ERROR(
+      [&] {
+        try {
+          find_latest(run_, &warnings, {{checkpoints + "/step-000001", "flipped"}});
+        } catch (const Error& error) {
+          throw Error(error.problems().back());
+        }
+      }(),
+      "flipped", "no complete checkpoint");
 
   // Nothing complete: an error, not a new beginning.
   write_file(checkpoints + "/step-000001/manifest.json", "{}");

@@ -47,9 +47,15 @@ TEST(Region, IsEmptyWhenAllElementsAreRemoved) {
       std::set<std::int64_t> left = elements(shape, whole_box(shape));
       for (int i = 0; i < 6; ++i) {
         const Box box = testing::random_box(shape, random);
-        bool touches = false;
-        for (const std::int64_t e : elements(shape, box)) touches = left.erase(e) > 0 || touches;
-        EXPECT_EQ(region.touches(box), touches);
+        std::set<std::int64_t> common;
+        for (const Box& part : region.common(box)) {
+          for (const std::int64_t e : elements(shape, part)) EXPECT_TRUE(common.insert(e).second);
+        }
+        for (const std::int64_t e : common) EXPECT_TRUE(left.contains(e));
+        std::size_t expected = 0;
+        for (const std::int64_t e : elements(shape, box)) expected += left.count(e);
+        EXPECT_EQ(common.size(), expected);
+        for (const std::int64_t e : elements(shape, box)) left.erase(e);
         region.remove(box);
         EXPECT_EQ(region.empty(), left.empty());
       }

@@ -16,14 +16,16 @@ std::string text_of(const std::string& line, const std::string& key = "text") {
 TEST(JsonText, ValuesOfEveryKindAroundIt) {
   EXPECT_EQ(text_of(R"({"text": "a"})"), "a");
   EXPECT_EQ(text_of(" \t{ \"text\"\t:\r\"a\" } \r"), "a");
-  EXPECT_EQ(text_of(R"({"a":1,"b":-0.5,"c":[1,[],{},"x",null],"d":{"e":true,"text":"no"},"f":false,"text":"yes"})"),
-            "yes");
+  EXPECT_EQ(
+      text_of(R"({"a":1,"b":-0.5,"c":[1,[],{},"x",null],"d":{"e":true,"text":"no"},"f":false,"text":"yes"})"),
+      "yes");
   EXPECT_EQ(text_of(R"({"text":"first","text":"last"})"), "last");
   EXPECT_EQ(text_of(R"({"n":1e5,"text":"slow"})"), "slow");
   EXPECT_EQ(text_of(R"({"t\u0065xt":"escaped key"})"), "escaped key");
   EXPECT_EQ(text_of("{\"text\":\"\"}"), "");
   EXPECT_EQ(text_of(R"({"text":"\"\\\/\b\f\n\r\t"})"), "\"\\/\b\f\n\r\t");
-  EXPECT_EQ(text_of(R"({"text":"h\u00e9 \ud83d\ude00\u0000!"})"), std::string("h\xC3\xA9 \xF0\x9F\x98\x80\0!", 10));
+  EXPECT_EQ(text_of(R"({"text":"h\u00e9 \ud83d\ude00\u0000!"})"),
+            std::string("h\xC3\xA9 \xF0\x9F\x98\x80\0!", 10));
   EXPECT_EQ(text_of("{\"text\":\"\xE6\x97\xA5 \xF0\x9F\x98\x80\"}"), "\xE6\x97\xA5 \xF0\x9F\x98\x80");
   EXPECT_EQ(text_of("\xEF\xBB\xBF{\"text\":\"after a byte order mark\"}"), "after a byte order mark");
 }

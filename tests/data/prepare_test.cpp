@@ -122,9 +122,11 @@ TEST(Prepare, DirectoriesAreSortedAndTheOrderOfInputsDoesNotMatter) {
   EXPECT_EQ(report.train.bytes, 13);
   EXPECT_EQ(report.train.tokens, 19);
   EXPECT_EQ(report.empty_documents, 1);
-  EXPECT_EQ(report.not_text, Texts{dir / "in/e.png"});
+  EXPECT_EQ(report.not_text, 1);
+  EXPECT_EQ(report.first_not_text, dir / "in/e.png");
   EXPECT_FALSE(report.valid.has_value());
-  EXPECT_TRUE(contains(report.str(), "6 documents, 13 bytes, 19 tokens")) << report.str();
+  EXPECT_TRUE(contains(report.str(), "6 documents, 13 bytes, 19 tokens, 0.684 bytes per token"))
+      << report.str();
 }
 
 TEST(Prepare, WorkersDoNotChangeTheResult) {
@@ -223,10 +225,10 @@ TEST(Prepare, BrokenLinksAndLoopsAreLeftOut) {
   prepare(config_for(dir, {dir / "in"}));
   EXPECT_EQ(documents_of(dir / "out.h5"), Texts{"a"});
   DocumentReader reader({dir / "gone.txt"});
-  RawDocument document;
-  EXPECT_ERROR(reader.next(document), "gone.txt", "No such file");
+  DocumentChunk chunk;
+  EXPECT_ERROR(reader.next(chunk), "gone.txt", "No such file");
   DocumentReader lines({dir / "gone.jsonl"});
-  EXPECT_ERROR(lines.next(document), "gone.jsonl", "No such file");
+  EXPECT_ERROR(lines.next(chunk), "gone.jsonl", "No such file");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Foreign token files: those that their own writers made (tests/data/golden, by tests/data/compare_formats), ours
-// read back, and damaged ones.
+// Foreign token files: those that their own writers made (tests/data/golden, by tests/data/compare_formats),
+// ours read back, and damaged ones.
 #include <array>
 #include <cstring>
 #include <limits>
@@ -375,7 +375,8 @@ TEST(TokenWriter, GoesOnWhereAnotherWasKilled) {
       writer.finish();
       writer.commit();
     }
-    const auto outputs = token_output_files(dir / "a", format), whole = token_output_files(dir / "whole", format);
+    const auto outputs = token_output_files(dir / "a", format),
+               whole = token_output_files(dir / "whole", format);
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       EXPECT_TRUE(read_file(outputs[i]) == read_file(whole[i])) << outputs[i];
     }

@@ -37,7 +37,7 @@ TEST_F(BadInputTest, CommandLine) {
       {eval({"--seq-len", "8", "--seq-len", "9"}), {"eval: --seq-len: given 2 times; give it once"}},
       {eval({"--seq-len", "8", "--batches", "0"}), {"eval: --batches: 0: must be a positive integer"}},
       {eval({"--seq-len", "8", "--dtype", "bf16"}),
-       {"eval: --dtype: bf16: bf16 is for GPUs, which this build does not have; fp32 or fp64"}},
+       {"--dtype: bf16: is for GPUs, of which there is none that can be used; must be fp32 or fp64"}},
       {eval({"--seq-len", "100000"}),
        {"--data: @/valid.h5: holds ... tokens, but seq_len 100000 needs at least 100001 (seq_len + 1)"}},
       {eval({"--seq-len", "8", "--grads", "@/case/none/g.safetensors"}),

@@ -108,10 +108,10 @@ TEST(CommandLine, Mistakes) {
   EXPECT_EQ(problems_of({"eval"}),
             (Arguments{"eval: CHECKPOINT|EXPORT is missing", "eval: --data DATA.h5|tokens.bin is missing",
                        "eval: --seq-len N is missing"}));
-  EXPECT_EQ(problems_of({"eval", "run", "--data", "d", "--seq-len", "0", "--batches", "x", "--dtype", "bf16"}),
+  EXPECT_EQ(problems_of({"eval", "run", "--data", "d", "--seq-len", "0", "--batches", "x", "--device", "gpu"}),
             (Arguments{"eval: --seq-len: 0: must be a positive integer",
                        "eval: --batches: x: must be a positive integer",
-                       "eval: --dtype: bf16: bf16 is for GPUs, which this build does not have; fp32 or fp64"}));
+                       "eval: --device: gpu: must be one of auto, cpu, cuda; did you mean cpu?"}));
   EXPECT_EQ(problems_of({"export", "a", "b", "--output", "o", "--format", "qwen4"}),
             (Arguments{"export: --format: qwen4: must be one of auto, hysparse, qwen3_moe, mixtral, glm4_moe, "
                        "qwen3; did you "
