@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "checkpoint/region.h"
 #include "core/hdf5.h"
@@ -78,7 +79,8 @@ FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces,
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return plan.offsets[a] < plan.offsets[b]; });
 
-  std::vector<char> mixed(checksum_block_bytes);
+  const auto mixed = std::make_unique_for_overwrite<char[]>(
+      static_cast<std::size_t>(std::min(checksum_block_bytes, digest.bytes)));
   std::size_t first = 0;  // the first piece that reaches into the block
   for (std::int64_t begin = 0; begin < digest.bytes; begin += checksum_block_bytes) {
     before_block();
@@ -89,15 +91,15 @@ FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces,
     if (first < order.size() && plan.offsets[order[first]] <= begin && piece_end(order[first]) >= end) {
       block = static_cast<const char*>(pieces[order[first]].data.raw()) + begin - plan.offsets[order[first]];
     } else {  // some of HDF5's structures, or of several pieces
-      file.read(begin, mixed.data(), end - begin);
+      file.read(begin, mixed.get(), end - begin);
       for (std::size_t i = first; i < order.size() && plan.offsets[order[i]] < end; ++i) {
         const std::int64_t at = plan.offsets[order[i]];
         const std::int64_t from = std::max(at, begin), to = std::min(piece_end(order[i]), end);
-        std::memcpy(mixed.data() + from - begin,
+        std::memcpy(mixed.get() + from - begin,
                     static_cast<const char*>(pieces[order[i]].data.raw()) + from - at,
                     static_cast<std::size_t>(to - from));
       }
-      block = mixed.data();
+      block = mixed.get();
     }
     digest.blocks.push_back(xxh3(block, end - begin));
     file.write(begin, block, end - begin);

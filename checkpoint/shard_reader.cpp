@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -102,16 +103,18 @@ void ShardReader::run(std::vector<Use> uses, const std::vector<PieceCopy>& copie
   }
   if (uses.empty()) return;
   parts.push_back(uses.size());
+  std::int64_t buffer_bytes = 0;
+  for (const Use& use : uses) buffer_bytes = std::max(buffer_bytes, bytes_of(use));
 
   // The failure of the first part counts: which one that is must not depend on the threads.
   std::atomic<std::size_t> next{0}, failed{parts.size()};
   std::exception_ptr failure;
   std::mutex mutex;
   const auto work = [&] {
-    std::vector<char> buffer(static_cast<std::size_t>(manifest_.block_bytes));
+    const auto buffer = std::make_unique_for_overwrite<char[]>(static_cast<std::size_t>(buffer_bytes));
     for (std::size_t i = next++; i + 1 < parts.size() && i < failed; i = next++) {
       try {
-        run_part(&uses[parts[i]], uses.data() + parts[i + 1], copies, buffer);
+        run_part(&uses[parts[i]], uses.data() + parts[i + 1], copies, buffer.get());
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (i < failed) {
@@ -129,24 +132,28 @@ void ShardReader::run(std::vector<Use> uses, const std::vector<PieceCopy>& copie
   if (failure) std::rethrow_exception(failure);
 }
 
+std::int64_t ShardReader::bytes_of(const Use& use) const {
+  const std::int64_t left =
+      manifest_.shards[static_cast<std::size_t>(use.shard)].bytes - use.block * manifest_.block_bytes;
+  return std::min(manifest_.block_bytes, left);
+}
+
 void ShardReader::run_part(const Use* begin, const Use* end, const std::vector<PieceCopy>& copies,
-                           std::vector<char>& buffer) const {
+                           char* buffer) const {
   const int shard = begin->shard;
-  const std::int64_t bytes = manifest_.shards[static_cast<std::size_t>(shard)].bytes;
   const std::int64_t block_bytes = manifest_.block_bytes;
   try {
     const File file = File::open(path_of(shard));
     file.expect_reads(begin->block * block_bytes, ((end - 1)->block - begin->block + 1) * block_bytes);
     std::int64_t in_buffer = -1;
     for (const Use* use = begin; use < end; ++use) {
-      const std::int64_t offset = use->block * block_bytes, count = std::min(block_bytes, bytes - offset);
+      const std::int64_t offset = use->block * block_bytes, count = bytes_of(*use);
       if (use->block != in_buffer) {
-        file.read(offset, buffer.data(), count);
-        verify_block(shard, use->block, buffer.data(), count);
+        file.read(offset, buffer, count);
+        verify_block(shard, use->block, buffer, count);
         in_buffer = use->block;
       }
-      if (use->copy >= 0)
-        copy_from_block(copies[static_cast<std::size_t>(use->copy)], offset, count, buffer.data());
+      if (use->copy >= 0) copy_from_block(copies[static_cast<std::size_t>(use->copy)], offset, count, buffer);
     }
   } catch (const DamagedCheckpoint&) {
     throw;

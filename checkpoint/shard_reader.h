@@ -44,8 +44,9 @@ class ShardReader {
   void add_uses(const PieceCopy& copy, std::int64_t number, std::vector<Use>& uses) const;
   void run(std::vector<Use> uses, const std::vector<PieceCopy>& copies) const;
   /// Reads, verifies and copies the blocks of uses [begin, end), all of one shard.
-  void run_part(const Use* begin, const Use* end, const std::vector<PieceCopy>& copies,
-                std::vector<char>& buffer) const;
+  void run_part(const Use* begin, const Use* end, const std::vector<PieceCopy>& copies, char* buffer) const;
+  /// In the block.
+  std::int64_t bytes_of(const Use& use) const;
   void verify_block(int shard, std::int64_t block, const char* bytes, std::int64_t count) const;
   std::string path_of(int shard) const;
 

@@ -197,11 +197,12 @@ std::int64_t check_is_hdf5(const std::string& path) {
   return status.st_size;
 }
 
-/// How files are written: the 1.8 format, datasets aligned. Invalid when HDF5 fails.
-Hdf5Handle write_access() {
+/// How files are written: the 1.8 format, what is `aligned_from` bytes long or longer begins at a multiple
+/// of 64. Invalid when HDF5 fails.
+Hdf5Handle write_access(hsize_t aligned_from = 256) {
   Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   const bool good = access.valid() && H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
-                    H5Pset_alignment(access.id(), 256, Storage::alignment) >= 0;
+                    H5Pset_alignment(access.id(), aligned_from, Storage::alignment) >= 0;
   return good ? std::move(access) : Hdf5Handle();
 }
 
@@ -248,7 +249,7 @@ Hdf5File Hdf5File::create_over(const std::string& path) {
   if (wrote < 0) throw_failure("{}: cannot write: {}", path, std::strerror(error));
   Hdf5File file;
   file.path_ = path;
-  const Hdf5Handle access = write_access();
+  const Hdf5Handle access = write_access(1);
   if (wrote > 0 && wrote == static_cast<ssize_t>(bytes.size()) && access.valid() &&
       H5Pset_file_locking(access.id(), false, true) >= 0) {
     file.file_ = {H5Fopen(path.c_str(), H5F_ACC_RDWR, access.id()), H5Fclose};

@@ -78,11 +78,12 @@ struct Hdf5NewDataset {
 
 class Hdf5File {
  public:
-  /// A new file for writing, in place of one that is there. Datasets begin at multiples of 64 bytes.
+  /// A new file for writing, in place of one that is there. Datasets of 256 bytes or more begin at
+  /// multiples of 64.
   static Hdf5File create(const std::string& path);
   /// The same, over a file that is there and in the disk blocks that it has: a file whose room was reserved
   /// (checkpoint/file.h) keeps it until close_and_sync cuts off what was not used. HDF5 does not get over a
-  /// disk that fills up while it writes.
+  /// disk that fills up while it writes. All datasets begin at multiples of 64 bytes.
   static Hdf5File create_over(const std::string& path);
   /// An existing file for reading. Takes no file lock (files are written under a temporary name and renamed).
   static Hdf5File open(const std::string& path);

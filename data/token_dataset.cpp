@@ -59,8 +59,12 @@ std::optional<std::string> megatron_prefix(const std::string& path) {
 }
 
 std::optional<std::string> datatrove_path(const std::string& path) {
-  if (path.ends_with(".ds.index")) return without(path, ".index");
-  if (path.ends_with(".ds.metadata")) return without(path, ".metadata");
+  for (const std::string_view ending : {".index", ".metadata"}) {
+    if (path.ends_with(ending) &&
+        (path.ends_with(fmt::format(".ds{}", ending)) || is_file(without(path, ending)))) {
+      return without(path, ending);
+    }
+  }
   if (path.ends_with(".ds") || (is_file(path) && is_file(path + ".index"))) return path;
   return std::nullopt;
 }

@@ -77,6 +77,9 @@ struct Dispatch {
   int operator()(const VerifyLayoutOptions& options) const { return commands.verify_layout(runtime, options); }
   int operator()(const BenchOptions& options) const { return commands.bench(runtime, options); }
   int operator()(const CheckpointOptions& options) const { return commands.checkpoint(runtime, options); }
+  int operator()(const TokenizerTrainOptions& options) const {
+    return commands.tokenizer_train(runtime, options);
+  }
 };
 
 int parse_and_run(Runtime& runtime, const std::vector<std::string>& arguments, const Commands& commands) {

@@ -15,9 +15,9 @@ struct PrintText {
   std::string text;
 };
 
-using ParsedCommand =
-    std::variant<PrintText, TrainOptions, PrepareConfig, DataInspectOptions, EvalOptions, ExportOptions,
-                 GenerateOptions, VerifyOptions, VerifyLayoutOptions, BenchOptions, CheckpointOptions>;
+using ParsedCommand = std::variant<PrintText, TrainOptions, PrepareConfig, DataInspectOptions, EvalOptions,
+                                   ExportOptions, GenerateOptions, VerifyOptions, VerifyLayoutOptions,
+                                   BenchOptions, CheckpointOptions, TokenizerTrainOptions>;
 
 /// `arguments` without the program's name. Throws Error, one problem per mistake, naming the option, the value,
 /// what is allowed and the nearest valid name.
@@ -35,6 +35,7 @@ struct Commands {
   std::function<int(Runtime&, const VerifyLayoutOptions&)> verify_layout;
   std::function<int(Runtime&, const BenchOptions&)> bench;
   std::function<int(Runtime&, const CheckpointOptions&)> checkpoint;
+  std::function<int(Runtime&, const TokenizerTrainOptions&)> tokenizer_train;
 };
 
 /// Parses, runs, and returns the exit status: 0 done, 1 failed while running, 2 bad usage, config or input.

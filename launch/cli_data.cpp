@@ -24,6 +24,7 @@ ParsedCommand parse_prepare(Options& o, const std::vector<std::string>& argument
       "for standard input",
       true);
   o.text("--tokenizer", "byte|tokenizer.json", prepare.tokenizer, "the tokenizer", true);
+  o.text("--eos", "TOKEN", prepare.eos, "the token that ends a document [what the tokenizer's files say]");
   o.text("--output", "DATA.h5", prepare.output, "token dataset to write", true);
   o.choice("--format", {"auto", "hdf5", "megatron", "datatrove", "llmc"}, format,
            "of the outputs; auto: by name, .idx megatron, .ds datatrove, .bin llmc, any other hdf5 [auto]");
@@ -56,6 +57,8 @@ ParsedCommand parse_data(Options& o, const std::vector<std::string>& arguments) 
   o.integer("--sample-tokens", inspect.config.sample_tokens, 1, 1 << 20, "tokens to show of each [64]");
   o.text("--tokenizer", "byte|tokenizer.json", inspect.config.tokenizer,
          "decodes the samples, instead of the tokenizer that the file names");
+  o.text("--eos", "TOKEN", inspect.config.eos,
+         "the token that ends a document [what the tokenizer's files say]");
   o.flag("--check-ids", inspect.config.check_ids, "read every id");
   o.flag("--json", inspect.json, "print one JSON object");
   if (auto help = o.parse(arguments)) return PrintText{*help};

@@ -7,6 +7,7 @@
 #include "launch/cli_checkpoint.h"
 #include "launch/cli_data.h"
 #include "launch/cli_parser.h"
+#include "launch/cli_tokenizer.h"
 #include "launch/config.h"
 
 namespace hysparse {
@@ -103,6 +104,8 @@ ParsedCommand parse_verify_layout(Options& o, const std::vector<std::string>& ar
   o.text("CONFIG.yaml", "FILE", layout.config, "the configuration", true);
   o.list("OVERRIDE", "key.path=value", layout.overrides, "overrides of single keys; the value is YAML");
   o.text("--output", "DIR", layout.output, "directory for what the run found", true);
+  o.flag("--record-choices", layout.record_choices, "write step 1's blocks and experts there too");
+  o.text("--replay-choices", "DIR", layout.replay_choices, "take those of that run");
   if (auto help = o.parse(arguments)) return PrintText{*help};
   o.finish();
   return layout;
@@ -149,30 +152,25 @@ const std::vector<CommandName>& command_names() {
       {"verify", "compare losses and gradients of layouts with one rank"},
       {"bench", "measure steps, attention, experts or collectives"},
       {"checkpoint", "verify checkpoints, or say what they hold"},
+      {"tokenizer", "train a byte-level BPE tokenizer"},
       {"config-docs", "print docs/config.md: every key of the config"},
       {"verify-layout", "one layout's run, which verify starts", true, true},
       {"import", "", false},
       {"plan", "", false},
       {"sweep", "", false},
       {"report", "", false},
-      {"tokenizer", "", false},
   };
   return names;
 }
 
 ParsedCommand parse_options(const std::string& command, const std::vector<std::string>& arguments) {
   static const std::vector<std::pair<std::string, ParseCommand>> parsers = {
-      {"train", parse_train},
-      {"prepare", parse_prepare},
-      {"data", parse_data},
-      {"eval", parse_eval},
-      {"export", parse_export},
-      {"generate", parse_generate},
-      {"verify", parse_verify},
-      {"verify-layout", parse_verify_layout},
-      {"bench", parse_bench},
-      {"checkpoint", parse_checkpoint},
-      {"config-docs", parse_config_docs},
+      {"train", parse_train},         {"prepare", parse_prepare},
+      {"data", parse_data},           {"eval", parse_eval},
+      {"export", parse_export},       {"generate", parse_generate},
+      {"verify", parse_verify},       {"verify-layout", parse_verify_layout},
+      {"bench", parse_bench},         {"checkpoint", parse_checkpoint},
+      {"tokenizer", parse_tokenizer}, {"config-docs", parse_config_docs},
   };
   const auto found =
       std::find_if(parsers.begin(), parsers.end(), [&](const auto& p) { return p.first == command; });

@@ -79,7 +79,9 @@ struct VerifyOptions {
 struct VerifyLayoutOptions {
   std::string config;
   std::vector<std::string> overrides;
-  std::string output;  ///< directory for launch/verify_result.h
+  std::string output;                         ///< directory for launch/verify_result.h
+  bool record_choices = false;                ///< into output (launch/verify_choices.h)
+  std::optional<std::string> replay_choices;  ///< from the output of a run that recorded them
 };
 
 /// bench step|attention|moe|comm [CONFIG.yaml] [key.path=value ...]
@@ -99,6 +101,16 @@ struct CheckpointOptions {
   bool json = false;
 };
 
+/// tokenizer train --input FILE... --vocab-size N --output tokenizer.json
+struct TokenizerTrainOptions {
+  std::vector<std::string> inputs;
+  std::int64_t vocab_size = 0;
+  std::string output;
+  std::string style = "gpt2";  ///< gpt2 | llama3 | qwen
+  std::string text_key = "text";
+  int workers = 1;
+};
+
 int run_train(Runtime& runtime, const TrainOptions& options);
 int run_prepare(Runtime& runtime, const PrepareConfig& options);
 int run_data_inspect(Runtime& runtime, const DataInspectOptions& options);
@@ -110,6 +122,7 @@ int run_verify(Runtime& runtime, const VerifyOptions& options);
 int run_bench(Runtime& runtime, const BenchOptions& options);
 /// Returns 1 when verify finds damage.
 int run_checkpoint(Runtime& runtime, const CheckpointOptions& options);
+int run_tokenizer_train(Runtime& runtime, const TokenizerTrainOptions& options);
 int run_verify_layout(Runtime& runtime, const VerifyLayoutOptions& options);
 
 }  // namespace hysparse

@@ -16,13 +16,14 @@ namespace {
 /// The tokenizer to decode with; nullptr, and why, when none is known.
 std::unique_ptr<Tokenizer> find_tokenizer(const InspectConfig& config, const TokenFileInfo& info,
                                           std::string& problem) {
-  if (config.tokenizer) return with_key("--tokenizer", [&] { return make_tokenizer(*config.tokenizer); });
+  if (config.tokenizer)
+    return with_key("--tokenizer", [&] { return make_tokenizer(*config.tokenizer, config.eos); });
   if (info.tokenizer.empty()) {
     problem = "the file does not say its tokenizer (--tokenizer gives one)";
     return nullptr;
   }
   try {
-    auto tokenizer = make_tokenizer(info.tokenizer);
+    auto tokenizer = make_tokenizer(info.tokenizer, config.eos);
     if (info.tokenizer_hash.empty() || tokenizer->hash() == info.tokenizer_hash) return tokenizer;
     problem = fmt::format("tokenizer {} is not what it was when the file was made (hash {}, then {})",
                           info.tokenizer, tokenizer->hash(), info.tokenizer_hash);

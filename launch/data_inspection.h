@@ -38,6 +38,7 @@ struct DataInspection {
 struct InspectConfig {
   std::string path;
   std::optional<std::string> tokenizer;  ///< instead of the one that the file names
+  std::string eos;                       ///< the token that ends a document, for a tokenizer that does not say
   std::int64_t samples = 3;              ///< documents to show, spread evenly over the file
   std::int64_t sample_tokens = 64;       ///< of each
   bool check_ids = false;                ///< read every id

@@ -24,7 +24,8 @@ int main(int argc, char** argv) {
                         .verify = run_verify,
                         .verify_layout = run_verify_layout,
                         .bench = run_bench,
-                        .checkpoint = run_checkpoint});
+                        .checkpoint = run_checkpoint,
+                        .tokenizer_train = run_tokenizer_train});
   } catch (const std::exception& e) {  // MPI did not start
     fmt::print(stderr, "hysparse: error: {}\n", e.what());
     return 1;

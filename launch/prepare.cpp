@@ -115,7 +115,7 @@ class PrepareRun {
   PrepareRun(const PrepareConfig& config, bool show_progress)
       : config_(config),
         show_progress_(show_progress),
-        tokenizer_(make_tokenizer(config.tokenizer)),
+        tokenizer_(make_tokenizer(config.tokenizer, config.eos)),
         inputs_(find_inputs(config)),
         state_path_(prepare_state_path(config.output)) {
     state_.job = job_of(config, inputs_, *tokenizer_);
@@ -147,7 +147,10 @@ class PrepareRun {
   }
 
   void open_writers() {
-    if (auto saved = inputs_.stdin_among ? std::nullopt : load_prepare_state(state_path_, state_.job)) {
+    if (auto saved = inputs_.stdin_among
+                         ? std::nullopt
+                         : load_prepare_state(state_path_, state_.job,
+                                              static_cast<std::int64_t>(inputs_.files.size()))) {
       try {
         train_ = writer(config_.output, saved->train);
         if (config_.valid_output) valid_ = writer(*config_.valid_output, saved->valid);
@@ -184,7 +187,7 @@ class PrepareRun {
 
   void encode() {
     PrepareProgress progress(state_.read_bytes);
-    if (resumed_) {
+    if (resumed_ && show_progress_) {
       progress.message(fmt::format("going on where an earlier run ended: {} documents, {} bytes read",
                                    train_->num_documents() + (valid_ ? valid_->num_documents() : 0),
                                    state_.read_bytes));

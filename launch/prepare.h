@@ -15,6 +15,7 @@ struct PrepareConfig {
   /// for standard input.
   std::vector<std::string> inputs;
   std::string tokenizer = "byte";
+  std::string eos;                          ///< the token that ends a document; "": what the tokenizer says
   std::string output;                       ///< token dataset
   std::optional<TokenFormat> format;        ///< of the outputs; absent: what the name says
   std::string text_key = "text";            ///< of JSONL objects

@@ -1,5 +1,6 @@
 #include "launch/prepare_state.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -64,7 +65,8 @@ void save_prepare_state(const std::string& path, const PrepareState& state) {
   sync_directory_of(path);
 }
 
-std::optional<PrepareState> load_prepare_state(const std::string& path, const std::string& job) {
+std::optional<PrepareState> load_prepare_state(const std::string& path, const std::string& job,
+                                               std::int64_t files) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return std::nullopt;
   const std::string text{std::istreambuf_iterator<char>(file), {}};
@@ -87,6 +89,13 @@ std::optional<PrepareState> load_prepare_state(const std::string& path, const st
     report.first_not_text = json.at("first_not_text").get<std::string>();
     state.train = {report.train.tokens, report.train.documents};
     if (report.valid) state.valid = {report.valid->tokens, report.valid->documents};
+    const auto lowest =
+        std::min({state.next.file, state.next.offset, state.line, state.read_bytes, state.train.tokens,
+                  state.train.documents, state.valid.tokens, state.valid.documents});
+    constexpr std::int64_t most_tokens = std::int64_t{1} << 56;  // times the bytes of an id, it fits
+    const auto highest =
+        std::max({state.train.tokens, state.train.documents, state.valid.tokens, state.valid.documents});
+    if (lowest < 0 || highest > most_tokens || state.next.file > files) return std::nullopt;
     return state;
   } catch (const Json::exception&) {
     return std::nullopt;

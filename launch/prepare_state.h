@@ -27,7 +27,8 @@ std::string prepare_state_path(const std::string& output);
 /// Replaces the file; on disk when it returns. Throws Failure.
 void save_prepare_state(const std::string& path, const PrepareState& state);
 
-/// Nothing when there is none, when it is damaged, or of another job.
-std::optional<PrepareState> load_prepare_state(const std::string& path, const std::string& job);
+/// Nothing when there is none, when it is damaged, or of another job. `files`: of the input.
+std::optional<PrepareState> load_prepare_state(const std::string& path, const std::string& job,
+                                               std::int64_t files);
 
 }  // namespace hysparse

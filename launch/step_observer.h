@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "launch/run_log.h"
+#include "model/choice_hook.h"
 #include "model/parameter_set.h"
 #include "parallel/process_group.h"
 
@@ -13,6 +14,8 @@ namespace hysparse {
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
+  /// Sees what layers choose; null: nobody does.
+  virtual ChoiceHook* choices() { return nullptr; }
   /// After the reduction, before the optimizer: gradient_shard() of every buffer of the parameters holds this
   /// rank's part of the summed gradients, not yet clipped. `step` counts from 1.
   virtual void gradients(std::int64_t step, ParameterSet& parameters, const ProcessGroups& groups) = 0;

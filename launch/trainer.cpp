@@ -65,6 +65,7 @@ Trainer::Trainer(Runtime& runtime, const RunConfig& config, StepObserver* observ
              {.layout = model_layout(config),
               .interleaved = config.parallel.schedule == RunConfig::PipelineSchedule::interleaved,
               .recompute = config.train.recompute,
+              .choices = observer != nullptr ? observer->choices() : nullptr,
               .before_forward = [this](std::int64_t layer) { await_parameters(layer); },
               .gradients_complete = [this](int chunk, std::int64_t layer) { start_reductions(chunk, layer); }}),
       balance_(config.model, parameters_) {
@@ -110,6 +111,10 @@ void Trainer::run() {
   }
   optimizer_.wait_gathered();
   if (writer_) writer_->finish();
+  constexpr double worth_a_word = 1.0;
+  if (log_ && data_->waited_seconds() > worth_a_word) {
+    log_->message(fmt::format("waited {:.1f} s for the data to be loaded", data_->waited_seconds()));
+  }
   if (log_) log_->finish(stop_ && progress_.step < config_.train.steps);
 }
 
@@ -166,9 +171,11 @@ StepBatch Trainer::load_batches() {
 
 std::vector<MicroBatch> Trainer::micro_batches(StepBatch batch) const {
   std::vector<MicroBatch> micro_batches;
+  const std::int64_t first = groups_.dp->rank() * config_.train.global_batch_size / groups_.dp->size();
   for (Batch& b : batch.micro_batches) {
+    const auto before = static_cast<std::int64_t>(micro_batches.size()) * config_.train.micro_batch_size;
     micro_batches.push_back({std::move(b.inputs), std::move(b.targets), config_.train.micro_batch_size,
-                             config_.train.seq_len, std::move(b.document_starts)});
+                             config_.train.seq_len, std::move(b.document_starts), first + before});
   }
   return micro_batches;
 }
@@ -234,9 +241,10 @@ void Trainer::maybe_save(bool last) {
   save_training_state(*writer_, config_, *data_, groups_, parameters_, optimizer_, progress_);
   constexpr double worth_a_word = 1.0;
   if (log_ && writer_->seconds_waited() > worth_a_word) {
-    log_->message(fmt::format(
-        "waited {:.1f} s for the checkpoint before to be written: it takes longer than checkpoint.every steps do",
-        writer_->seconds_waited()));
+    log_->message(
+        fmt::format("waited {:.1f} s for the checkpoint before to be written: it takes longer than "
+                    "checkpoint.every steps do",
+                    writer_->seconds_waited()));
   }
 }
 

@@ -101,8 +101,15 @@ class Verifier {
     overrides_ = overrides;
   }
 
+  /// In fp64 rounding flips nothing, and every layout makes its own choices; in fp32 all make those of one
+  /// rank.
+  bool replays() const { return config_.dtype() != DType::f64; }
+
   ProcessResult start(const VerifyLayout& layout, const std::string& output) {
+    const std::string reference = directory_ / "reference";
     std::vector<std::string> arguments = {"verify-layout", options_.config, "--output", output};
+    if (replays() && output == reference) arguments.push_back("--record-choices");
+    if (replays() && output != reference) arguments.push_back("--replay-choices=" + reference);
     // A collective that waits in vain says so before the time is over.
     arguments.push_back(fmt::format("train.collective_timeout_s={}", options_.timeout_s / 2));
     arguments.insert(arguments.end(), overrides_.begin(), overrides_.end());

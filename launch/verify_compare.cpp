@@ -71,6 +71,7 @@ class Comparer {
   VerifyComparison run() {
     steps();
     gradients();
+    flips();
     comparison_.passed = comparison_.problems.empty();
     return std::move(comparison_);
   }
@@ -130,6 +131,14 @@ class Comparer {
       comparison_.problems.push_back(fmt::format("and {} more gradients", wrong.size() - most_parameters));
   }
 
+  void flips() {
+    comparison_.flips = result_.flips;
+    if (result_.flips.largest_margin <= tolerances_.margin) return;
+    comparison_.problems.push_back(fmt::format(
+        "{} of {} choices of blocks and experts would be others, by a margin of up to {:.1e}, allowed {:.0e}",
+        result_.flips.flips, result_.flips.choices, result_.flips.largest_margin, tolerances_.margin));
+  }
+
   double difference(const VerifyGradient& expected, double all) {
     const auto own = std::find_if(result_.gradients.begin(), result_.gradients.end(),
                                   [&](const VerifyGradient& g) { return g.name == expected.name; });
@@ -159,9 +168,10 @@ class Comparer {
 
 VerifyTolerances verify_tolerances(DType dtype, Device device) {
   // A GPU's products add in an order of their own for every shape.
-  if (!device.is_cpu()) return {.steps = 1e-5, .gradients = 1e-3, .all_steps = false, .zero = 1e-5};
+  if (!device.is_cpu())
+    return {.steps = 1e-5, .gradients = 1e-3, .all_steps = false, .zero = 1e-5, .margin = 1e-5};
   if (dtype == DType::f64) return {.steps = 1e-10, .gradients = 1e-9, .all_steps = true, .zero = 1e-12};
-  return {.steps = 1e-6, .gradients = 1e-5, .all_steps = false, .zero = 1e-6};
+  return {.steps = 1e-6, .gradients = 1e-5, .all_steps = false, .zero = 1e-6, .margin = 1e-5};
 }
 
 VerifyComparison compare_results(const VerifyResult& result, const VerifyResult& reference,

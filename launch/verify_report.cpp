@@ -47,6 +47,10 @@ Json layout_json(const VerifyOutcome& o) {
   json["loss"] = c.loss;
   json["grad_norm"] = c.grad_norm;
   json["later_steps"] = c.later;
+  if (c.flips.choices > 0) {
+    json["flips"] = {
+        {"choices", c.flips.choices}, {"flips", c.flips.flips}, {"largest_margin", c.flips.largest_margin}};
+  }
   json["gradient"] = {{"difference", c.worst.difference}, {"parameter", c.worst.name}};
   json["traffic"] = traffic_json(o.traffic);
   return json;
@@ -61,17 +65,18 @@ VerifyTable::VerifyTable(const std::vector<VerifyLayout>& layouts, const VerifyT
 
 std::string VerifyTable::header() const {
   return fmt::format(row_format, "layout", width_, "ranks", "loss", "grad_norm", "gradient",
-                     later_ ? "  later" + std::string(3, ' ') : "", "seconds", "result", "parameter");
+                     later_ ? fmt::format("  {:<8}  {:>5}", "later", "flips") : "", "seconds", "result",
+                     "parameter");
 }
 
 std::string VerifyTable::row(const VerifyOutcome& outcome) const {
   const VerifyComparison& c = outcome.comparison;
   const auto shown = [&](double difference) { return outcome.finished ? figure(difference) : "-"; };
-  std::string text =
-      fmt::format(row_format, outcome.layout.name(), width_, outcome.layout.world(), shown(c.loss),
-                  shown(c.grad_norm), shown(c.worst.difference),
-                  later_ ? fmt::format("  {:<8}", shown(c.later)) : "", fmt::format("{:.1f}", outcome.seconds),
-                  c.passed ? "pass" : "FAIL", outcome.finished ? c.worst.name : "-");
+  std::string text = fmt::format(row_format, outcome.layout.name(), width_, outcome.layout.world(),
+                                 shown(c.loss), shown(c.grad_norm), shown(c.worst.difference),
+                                 later_ ? fmt::format("  {:<8}  {:>5}", shown(c.later), c.flips.flips) : "",
+                                 fmt::format("{:.1f}", outcome.seconds), c.passed ? "pass" : "FAIL",
+                                 outcome.finished ? c.worst.name : "-");
   for (const std::string& problem : c.problems) text += fmt::format("    {}\n", problem);
   return text;
 }
@@ -94,7 +99,8 @@ std::string verify_json(const RunConfig& config, const std::string& path, const 
             {"tolerances",
              {{"loss_and_grad_norm", tolerances.steps},
               {"gradients", tolerances.gradients},
-              {"all_steps", tolerances.all_steps}}},
+              {"all_steps", tolerances.all_steps},
+              {"margin", tolerances.margin}}},
             {"layouts", Json::array()}};
   for (const VerifyStep& step : reference.steps)
     json["reference"]["steps"].push_back({{"loss", step.loss}, {"grad_norm", step.grad_norm}});

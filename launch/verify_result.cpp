@@ -33,6 +33,9 @@ Json to_json(const VerifyResult& result) {
     for (const auto& [operation, t] : operations)
       json["traffic"][group][operation] = {{"calls", t.calls}, {"bytes", t.bytes}};
   }
+  json["flips"] = {{"choices", result.flips.choices},
+                   {"flips", result.flips.flips},
+                   {"largest_margin", result.flips.largest_margin}};
   for (const VerifyGradient& g : result.gradients)
     json["parameters"][g.name] = {{"owned", g.owned}, {"copies", g.copies}};
   return json;
@@ -42,6 +45,8 @@ VerifyResult from_json(const Json& json) {
   VerifyResult result;
   for (const Json& step : json.at("steps"))
     result.steps.push_back({number(step.at("loss")), number(step.at("grad_norm")), step.at("load")});
+  const Json& flips = json.at("flips");
+  result.flips = {flips.at("choices"), flips.at("flips"), number(flips.at("largest_margin"))};
   for (const auto& [group, operations] : json.at("traffic").items()) {
     for (const auto& [operation, t] : operations.items())
       result.traffic[group][operation] = {t.at("calls"), t.at("bytes")};

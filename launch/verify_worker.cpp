@@ -1,5 +1,6 @@
 #include "launch/verify_worker.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -68,6 +69,18 @@ TrafficTable sum_over_ranks(const TrafficTable& own, const ProcessGroups& groups
   return total;
 }
 
+VerifyFlips sum_over_ranks(const VerifyFlips& own, const ProcessGroups& groups) {
+  const int ranks = groups.world->size();
+  const Tensor sums = Tensor::zeros({2 + ranks}, DType::f64);  // each rank's margin in a place of its own
+  double* s = sums.data<double>();
+  s[0] = static_cast<double>(own.choices);
+  s[1] = static_cast<double>(own.flips);
+  s[2 + groups.world->rank()] = own.largest_margin;
+  groups.world->all_reduce(sums);
+  return {static_cast<std::int64_t>(s[0]), static_cast<std::int64_t>(s[1]),
+          *std::max_element(s + 2, s + 2 + ranks)};
+}
+
 /// A piece of a parameter's reduced gradient on this rank, and where it lies in the whole.
 struct GradientPiece {
   Tensor values;  // flat
@@ -128,8 +141,18 @@ VerifyGradient assemble(const ParameterDeclaration& declaration, const std::vect
 
 }  // namespace
 
+ChoiceHook* VerifyRecorder::choices() {
+  if (recorder_) return &*recorder_;
+  return replayer_ ? &*replayer_ : nullptr;
+}
+
 void VerifyRecorder::gradients(std::int64_t step, ParameterSet& parameters, const ProcessGroups& groups) {
   if (step != 1) return;
+  if (recorder_) recorder_->stop();
+  if (replayer_) {
+    replayer_->stop();
+    result_.flips = sum_over_ranks(replayer_->flips(), groups);
+  }
   const TrafficTable before = traffic_of(groups);
   const auto pieces = pieces_of(parameters, groups);
   static const std::vector<GradientPiece> none;
@@ -168,11 +191,21 @@ int run_verify_layout(Runtime& runtime, const VerifyLayoutOptions& options) {
     if (runtime.rank() == 0) make_writable_directory("--output", options.output);
   });
   VerifyRecorder recorder;
+  runtime.agree([&] {
+    if (options.record_choices) {
+      recorder.record_choices(config.train.global_batch_size * config.train.seq_len,
+                              config.model.moe ? config.model.moe->scoring : RouterScoring::sigmoid);
+    } else if (options.replay_choices) {
+      recorder.replay_choices(*options.replay_choices);
+    }
+  });
   Trainer trainer(runtime, config, &recorder);
   trainer.run();
   const VerifyResult result = recorder.finish();
   runtime.agree([&] {
-    if (runtime.rank() == 0) write_result(options.output, result);
+    if (runtime.rank() != 0) return;
+    write_result(options.output, result);
+    if (recorder.recorded() != nullptr) recorder.recorded()->write(options.output);
   });
   return 0;
 }

@@ -69,8 +69,8 @@ SharedGroup AttentionLayer::shared_group(const TensorParallel& tp) const {
 }
 
 Var AttentionLayer::forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp,
-                            bool want_oracle, std::optional<Oracle>& oracle,
-                            std::optional<BlockLists>& chosen) const {
+                            bool want_oracle, std::optional<Oracle>& oracle, std::optional<BlockLists>& chosen,
+                            const Seen& seen) const {
   const AttentionShape sizes = shape(sequences, tp);
   const Var entered = tp.enter(tape, x);
   const Projections own = project(tape, entered, sequences.seq_len, 0, sequences.documents);
@@ -79,7 +79,10 @@ Var AttentionLayer::forward(Tape& tape, const Var& x, const Sequences& sequences
     std::optional<SelectionConfig> selection;
     if (want_oracle && !chosen) selection = SelectionConfig{config_.sparse_block_size, config_.top_blocks()};
     FullAttentionResult result = full_attention(tape, own.q, own.k, own.v, sizes, selection, shared_group(tp));
-    if (selection) chosen = std::move(result.blocks);
+    if (selection) {
+      chosen = std::move(result.blocks);
+      if (seen) seen(own, sizes, *chosen);
+    }
     first = result.out;
     oracle.reset();
     if (want_oracle) oracle = Oracle{own.k, own.v, *chosen};

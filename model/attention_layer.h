@@ -3,6 +3,7 @@
 /// token against a cache) share projections and gates.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "attention/attention.h"
@@ -40,8 +41,10 @@ class AttentionLayer {
   /// The layer over whole sequences: x in the layout of the residual stream (TensorParallel), the result too.
   /// A full layer sets `oracle` when `want_oracle`; a sparse layer reads it. `chosen`: the lists a full layer
   /// chose; set by the first run, used instead of choosing by a second one (recomputation).
+  /// `seen` is called with what it has just chosen.
+  using Seen = std::function<void(const Projections& own, const AttentionShape& shape, BlockLists& chosen)>;
   Var forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp, bool want_oracle,
-              std::optional<Oracle>& oracle, std::optional<BlockLists>& chosen) const;
+              std::optional<Oracle>& oracle, std::optional<BlockLists>& chosen, const Seen& seen = {}) const;
 
   /// Gates the branch outputs ([S*T, H*E] each; full layer: `first` alone) and projects them: -> [S*T, D].
   /// `first`: full or block-sparse output, undefined on sliding layers. `window`: undefined where there is no

@@ -33,14 +33,21 @@ FeedForward::FeedForward(const ModelConfig& config, std::int64_t layer, const Pa
 }
 
 FeedForward::Result FeedForward::forward(Tape& tape, const Var& x, const Sequences& sequences,
-                                         const TensorParallel& tp, const Tensor& chosen_experts) const {
+                                         const TensorParallel& tp, const Tensor& chosen_experts,
+                                         const Seen& seen) const {
   Var dense;
   if (dense_.gate != nullptr) dense = tp.leave(tape, dense_.forward(tape, tp.enter(tape, x)));
   if (!is_moe()) return {dense, std::nullopt, {}};
   const TokenSlice slice = tp.slice(sequences.tokens());
   const Var tokens = tp.split(tape, x);
-  Routing routing = route(tape, tokens, *router_, bias_ != nullptr ? bias_->value : Tensor(), *config_.moe,
-                          sequences.seq_len, slice, chosen_experts);
+  const Tensor bias = bias_ != nullptr ? bias_->value : Tensor();
+  const auto choose = [&](const Tensor& chosen) {
+    return route(tape, tokens, *router_, bias, *config_.moe, sequences.seq_len, slice, chosen);
+  };
+  Routing routing = choose(chosen_experts);
+  if (seen && !chosen_experts.defined()) {
+    if (const Tensor instead = seen(routing, slice, bias); instead.defined()) routing = choose(instead);
+  }
   Var out = moe_experts(tape, tokens, routing, experts_, config_.moe->num_experts, *group_.group, group_.etp);
   out = tp.join(tape, out, sequences.tokens());
   if (dense.value.defined()) out = add(tape, out, dense);

@@ -1,6 +1,7 @@
 /// The feed-forward part of one layer: a dense SwiGLU, or routed experts with optional shared ones.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "model/attention_layer.h"
@@ -41,9 +42,11 @@ class FeedForward {
   };
   /// x in the layout of the residual stream. A MoE layer routes this tp rank's slice of the tokens; shared
   /// experts and dense layers split their width over tp. `chosen_experts` (i32 [slice, k], undefined at first):
-  /// used instead of choosing (recomputation). Collective.
+  /// used instead of choosing (recomputation). `seen` is called with what the router has just chosen; what it
+  /// returns, if defined, is taken instead. Collective.
+  using Seen = std::function<Tensor(const Routing& routing, const TokenSlice& slice, const Tensor& bias)>;
   Result forward(Tape& tape, const Var& x, const Sequences& sequences, const TensorParallel& tp,
-                 const Tensor& chosen_experts) const;
+                 const Tensor& chosen_experts, const Seen& seen = {}) const;
 
  private:
   const ModelConfig& config_;

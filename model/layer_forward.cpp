@@ -22,6 +22,7 @@ class LayerRun {
         options_(options),
         layer_(layer),
         sequences_{batch.sequences, batch.seq_len, batch.documents},
+        first_row_(batch.first_sequence * batch.seq_len),
         oracle_blocks_(oracle ? std::optional(oracle->blocks) : std::nullopt),
         choices_(std::make_shared<Choices>()) {}
 
@@ -30,7 +31,7 @@ class LayerRun {
     std::optional<Oracle> oracle;
     if (oracle_blocks_) oracle = Oracle{in[1], in[2], *oracle_blocks_};
     const Var out = layer_.attention.forward(tape, in[0], sequences_, options_.tp, layer_.feeds_followers,
-                                             oracle, choices_->blocks);
+                                             oracle, choices_->blocks, blocks_seen());
     if (!layer_.feeds_followers) return {out, Var{}, Var{}};
     return {out, oracle->k, oracle->v};
   }
@@ -38,7 +39,7 @@ class LayerRun {
   /// {x} -> {feed_forward(x), load-balance loss, z loss}.
   std::vector<Var> feed_forward(Tape& tape, std::span<const Var> in) const {
     FeedForward::Result ff =
-        layer_.feed_forward.forward(tape, in[0], sequences_, options_.tp, choices_->experts);
+        layer_.feed_forward.forward(tape, in[0], sequences_, options_.tp, choices_->experts, experts_seen());
     if (!ff.routing) return {ff.out, Var{}, Var{}};
     const Routing& routing = *ff.routing;
     choices_->experts = routing.chosen_ids;
@@ -76,10 +77,27 @@ class LayerRun {
     return hysparse::norm(tape, x, weight, config_.rms_norm_eps);
   }
 
+  AttentionLayer::Seen blocks_seen() const {
+    if (options_.choices == nullptr) return {};
+    return [this](const AttentionLayer::Projections& own, const AttentionShape& shape, BlockLists& chosen) {
+      const TensorParallel& tp = options_.tp;
+      const std::int64_t first_group = tp.rank() * config_.num_kv_heads / tp.size();
+      options_.choices->blocks(
+          {layer_.feed_forward.layer(), first_row_, first_group, own.q.value, own.k.value, shape}, chosen);
+    };
+  }
+  FeedForward::Seen experts_seen() const {
+    if (options_.choices == nullptr) return {};
+    return [this](const Routing& routing, const TokenSlice& slice, const Tensor& bias) {
+      return options_.choices->experts({layer_.feed_forward.layer(), first_row_ + slice.begin, routing, bias});
+    };
+  }
+
   const ModelConfig& config_;
   const ModelOptions& options_;
   const Layer& layer_;
   Sequences sequences_;
+  std::int64_t first_row_;
   std::optional<BlockLists> oracle_blocks_;
   std::shared_ptr<Choices> choices_;
 };

@@ -9,6 +9,7 @@
 
 #include "model/attention_layer.h"
 #include "model/boundary.h"
+#include "model/choice_hook.h"
 #include "model/config.h"
 #include "model/feed_forward.h"
 #include "model/parameter_set.h"
@@ -55,6 +56,7 @@ struct ModelOptions {
   ExpertParallel experts;
   Recompute recompute = Recompute::none;
   std::optional<ChunkRange> chunk;  ///< absent: all layers
+  ChoiceHook* choices = nullptr;    ///< sees what layers choose; must outlive the model
   /// Called before a layer's forward, its parameters being needed from here on; -1: the embedding, num_layers:
   /// the final norm and the head.
   std::function<void(std::int64_t layer)> before_forward;
@@ -66,7 +68,8 @@ struct ModelOptions {
 struct MicroBatch {
   Tensor tokens, targets;
   std::int64_t sequences = 1, seq_len = 1;
-  Tensor documents = {};  ///< document starts (attention/documents.h), i32 [S*T]; undefined: no masks
+  Tensor documents = {};            ///< document starts (attention/documents.h), i32 [S*T]; undefined: no masks
+  std::int64_t first_sequence = 0;  ///< its place in the global batch, for ModelOptions::choices
 };
 
 class Model {

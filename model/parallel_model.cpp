@@ -119,6 +119,7 @@ ParallelModel::ParallelModel(const ModelConfig& config, const ParameterSet& para
     of_chunk.tp = TensorParallel(*groups.tp, options_.layout.sequence_parallel);
     of_chunk.experts = {groups.experts.get(), groups.mesh.size(Axis::etp)};
     of_chunk.recompute = options_.recompute;
+    of_chunk.choices = options_.choices;
     of_chunk.chunk = options_.layout.chunks[static_cast<std::size_t>(chunk)];
     of_chunk.before_forward = options_.before_forward;
     of_chunk.after_backward = [this, chunk](std::int64_t layer) {

@@ -37,6 +37,7 @@ struct ParallelModelOptions {
   ModelLayout layout;
   bool interleaved = false;  ///< the schedule for several chunks per stage; else 1F1B
   Recompute recompute = Recompute::none;
+  ChoiceHook* choices = nullptr;                           ///< see ModelOptions
   std::function<void(std::int64_t layer)> before_forward;  ///< see ModelOptions
   /// Backward has passed this layer of a (global) chunk for the last time in this step.
   std::function<void(int chunk, std::int64_t layer)> gradients_complete;

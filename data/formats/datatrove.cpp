@@ -63,7 +63,8 @@ DatatroveIndex::DatatroveIndex(std::span<const std::byte> index, std::string_vie
                 num_tokens_, ids_bytes);
   }
   if (const auto found = parse_metadata(metadata)) {
-    tokenizer_ = found->tokenizer;
+    // What datatrove writes for a tokenizer that it was not told.
+    if (!found->tokenizer.starts_with("Unknown Tokenizer|")) tokenizer_ = found->tokenizer;
     if (num_tokens_ > 0 && found->id_bytes != token_type_size(type_)) {
       throw_error("{}: ids of {} bytes by the index, of {} by the metadata", path, token_type_size(type_),
                   found->id_bytes);

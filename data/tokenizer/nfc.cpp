@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <unordered_map>
@@ -35,6 +36,15 @@ CodePoints decompose(std::uint32_t c) {
   return {to.begin(), to.begin() + count};
 }
 
+/// Whether form C keeps a character that decomposes.
+bool stays(std::uint32_t c) {
+  std::string text;
+  append_utf8(c, text);
+  const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> normal(
+      utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str())), std::free);
+  return normal != nullptr && text == reinterpret_cast<const char*>(normal.get());
+}
+
 class Tables {
  public:
   Tables() : active_(invalid_code_point + 1) {
@@ -50,9 +60,8 @@ class Tables {
       if (property->decomp_type != 0 || property->decomp_seqindex == UINT16_MAX) continue;
       CodePoints parts = decompose(c);
       if (parts.size() == 1 && parts[0] == c) continue;
-      const auto first_class = utf8proc_get_property(static_cast<utf8proc_int32_t>(parts[0]))->combining_class;
-      if (parts.size() == 1 || property->comp_exclusion != 0 || first_class != 0) {
-        active_[c] = 1;  // never stays
+      if (!stays(c)) {
+        active_[c] = 1;
         continue;
       }
       composed.emplace_back(std::move(parts), c);

@@ -233,8 +233,8 @@ TEST_F(CheckpointFaults, LyingManifests) {
   EXPECT_ERROR(read_all(), shard_, "truncated or damaged");
   lie("\"bytes\":", "\"bytes\":9000000000000000000, \"byte\":");
   EXPECT_ERROR(read_all(), manifest_, "xxh3 has 16 digits");
-  lie("\"block_bytes\": ", "\"block_bytes\": 1");
-  EXPECT_ERROR(read_all(), manifest_, "block_bytes is 14194304");
+  lie("\"block_bytes\": ", "\"block_bytes\": 99");
+  EXPECT_ERROR(read_all(), manifest_, "block_bytes is 994194304");
   lie("\"block_bytes\": 4194304", "\"block_bytes\": 0");
   EXPECT_ERROR(read_all(), manifest_, "block_bytes is 0");
   lie("\"version\": 2", "\"version\": 1");

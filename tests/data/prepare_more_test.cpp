@@ -3,6 +3,7 @@
 #include <thread>
 
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -245,6 +246,69 @@ TEST(PrepareResume, AStateOfOtherInputsOrOptionsIsOfNoUse) {
   leave_a_state(config);
   std::filesystem::remove(*config.valid_output + ".partial-ends");
   expect_right();
+}
+
+TEST(PrepareResume, AfterAFullDisk) {
+  const TemporaryDirectory dir;
+  write_inputs(dir);
+  const PrepareConfig whole = kill_config(dir, "whole", TokenFormat::hdf5);
+  const PrepareConfig config = kill_config(dir, "full", TokenFormat::hdf5);
+  prepare(whole);
+  const auto bytes = std::filesystem::file_size(whole.output);
+  // The first limit is reached while encoding, the second where HDF5's own parts go.
+  for (const std::uintmax_t limit : {bytes / 2, bytes - 100}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::signal(SIGXFSZ, SIG_IGN);
+      const rlimit most{limit, limit};
+      ::setrlimit(RLIMIT_FSIZE, &most);
+      int status = 0;
+      try {
+        prepare(config);
+      } catch (const Failure& failure) {
+        status = contains(failure.what(), config.output + ".partial: cannot write: ") ? 3 : 4;
+      } catch (...) {
+        status = 5;
+      }
+      ::_exit(status);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 3);
+    EXPECT_FALSE(std::filesystem::exists(config.output));
+    EXPECT_TRUE(std::filesystem::exists(prepare_state_path(config.output)));
+  }
+  prepare(config);
+  EXPECT_TRUE(read_file(config.output) == read_file(whole.output));
+  EXPECT_TRUE(read_file(*config.valid_output) == read_file(*whole.valid_output));
+}
+
+TEST(PrepareState, DamagedNumbersAreOfNoUse) {
+  const TemporaryDirectory dir;
+  PrepareState state;
+  state.job = "job";
+  state.next = {2, 5};
+  state.train = {7, 1};
+  state.report.train.tokens = 7;
+  state.report.train.documents = 1;
+  const std::string path = dir / "state";
+  const auto loads = [&](const auto& change) {
+    PrepareState changed = state;
+    change(changed);
+    save_prepare_state(path, changed);
+    return load_prepare_state(path, "job", 3).has_value();
+  };
+  EXPECT_TRUE(loads([](PrepareState&) {}));
+  EXPECT_FALSE(load_prepare_state(path, "other", 3).has_value());
+  EXPECT_FALSE(load_prepare_state(path, "job", 1).has_value());
+  EXPECT_FALSE(load_prepare_state(dir / "none", "job", 3).has_value());
+  EXPECT_FALSE(loads([](PrepareState& s) { s.next.file = 4; }));
+  EXPECT_FALSE(loads([](PrepareState& s) { s.next.offset = -1; }));
+  EXPECT_FALSE(loads([](PrepareState& s) { s.report.train.tokens = -1; }));
+  EXPECT_FALSE(loads([](PrepareState& s) { s.report.train.tokens = std::int64_t{1} << 60; }));
+  write_file(path, read_file(path).substr(0, 40));
+  EXPECT_FALSE(load_prepare_state(path, "job", 3).has_value());
 }
 
 TEST(PrepareResume, TemporaryFilesAmongTheInputsAreLeftOut) {

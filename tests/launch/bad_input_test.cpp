@@ -10,11 +10,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A token file of these ids, one document, whose header says `vocab_size`.
-void write_tokens(const std::string& path, const std::vector<std::uint16_t>& ids, std::int64_t vocab_size) {
+/// A token file of these ids, one document, whose header says `vocab_size`, and nothing of the tokenizer unless
+/// its hash is given.
+void write_tokens(const std::string& path, const std::vector<std::uint16_t>& ids, std::int64_t vocab_size,
+                  std::string_view tokenizer_hash = "") {
   Hdf5File file = Hdf5File::create(path);
   file.set_attribute("", "tokenizer", std::string_view("byte"));
-  file.set_attribute("", "tokenizer_hash", std::string_view("0"));
+  file.set_attribute("", "tokenizer_hash", tokenizer_hash);
   file.set_attribute("", "vocab_size", vocab_size);
   file.set_attribute("", "eos_id", std::int64_t{0});
   file.set_attribute("", "command", std::string_view("test"));
@@ -110,7 +112,8 @@ TEST_F(BadInputTest, TrainingData) {
         "byte)"}},
       {train({"data.train=@/none.h5"}), {"data.train: @/none.h5: cannot read it: No such file or directory"}},
       {train({"data.train=@/text"}), {"data.train: @/text: not a regular file"}},
-      {train({"data.train=@/config.yaml"}), {"data.train: @/config.yaml: not an HDF5 file"}},
+      {train({"data.train=@/config.yaml"}),
+       {"data.train: @/config.yaml: not a token dataset: neither HDF5, ..."}},
       {train({"data.train=@/case/empty.h5"}),
        {"data.train: @/case/empty.h5: empty file, not an HDF5 file"},
        with_file("empty.h5", "")},
@@ -151,11 +154,17 @@ TEST_F(BadInputTest, TrainingData) {
          write_tokens(place + "/short.h5", {1, 2, 3}, 320);
        }},
       {train({"data.train=[{path: @/train.h5, weight: 1}, {path: @/case/other.h5, weight: 1}]"}),
-       {"data.train: @/case/other.h5: its ... is ..., that of @/train.h5 is ...: all data of a run must have "
-        "the "
-        "same"},
+       {"data.train: @/case/other.h5: its vocabulary is 256 ids, that of @/train.h5 is 320 ids: all data of a "
+        "run must have the same"},
        [](const std::string& place) {
          write_tokens(place + "/other.h5", std::vector<std::uint16_t>(2000, 1), 256);
+       }},
+      {train({"data.valid=@/case/other.h5"}),
+       {"data.valid: @/case/other.h5: its tokenizer is byte (77), that of @/train.h5 is byte (...): all data "
+        "of a "
+        "run must have the same"},
+       [](const std::string& place) {
+         write_tokens(place + "/other.h5", std::vector<std::uint16_t>(2000, 1), 320, "77");
        }},
       {train({"--dry-run", "data.train=@/none.h5"}),
        {"data.train: @/none.h5: cannot read it: No such file or directory"}},
@@ -176,7 +185,8 @@ TEST_F(BadInputTest, Prepare) {
        [](const std::string& place) { fs::create_directory(place + "/in"); }},
       {prepare("@/case/in"), {"--input: no text in 1 files of @/case/in"}, with_file("in/empty.txt", "")},
       {prepare("@/case/a.jsonl"),
-       {"@/case/a.jsonl:2: the object has no key \"text\" (--text-key)"},
+       {"@/case/a.jsonl:2: the object has no key \"text\" (--text-key); --skip-bad-lines leaves such lines "
+        "out"},
        with_file("a.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n")},
       {prepare("@/case/a.jsonl"), {"@/case/a.jsonl:1: bad JSON: ..."}, with_file("a.jsonl", "{\"text\": a}\n")},
       {prepare("@/text", {"@/case/none/out.h5"}),

@@ -47,6 +47,31 @@ TEST(CommandLine, Prepare) {
   EXPECT_EQ(prepare.valid_output, "v.h5");
   EXPECT_EQ(prepare.valid_fraction, 0.1);
   EXPECT_EQ(prepare.command.rfind("hysparse prepare --input a b ", 0), 0u);
+  EXPECT_FALSE(prepare.format.has_value());
+  EXPECT_TRUE(prepare.stdin_lines);
+  EXPECT_FALSE(prepare.skip_bad_lines);
+  const auto more =
+      parsed<PrepareConfig>({"prepare", "--input", "-", "--tokenizer", "t.json", "--output", "o", "--format",
+                             "megatron", "--stdin-format", "text", "--skip-bad-lines", "--eos", "</s>"});
+  EXPECT_EQ(more.inputs, Arguments{"-"});
+  EXPECT_EQ(more.format, TokenFormat::megatron);
+  EXPECT_FALSE(more.stdin_lines);
+  EXPECT_TRUE(more.skip_bad_lines);
+  EXPECT_EQ(more.eos, "</s>");
+}
+
+TEST(CommandLine, DataInspect) {
+  const auto inspect =
+      parsed<DataInspectOptions>({"data", "inspect", "a.idx", "--samples", "0", "--sample-tokens", "9",
+                                  "--tokenizer", "byte", "--check-ids", "--json"});
+  EXPECT_EQ(inspect.config.path, "a.idx");
+  EXPECT_EQ(inspect.config.samples, 0);
+  EXPECT_EQ(inspect.config.sample_tokens, 9);
+  EXPECT_EQ(inspect.config.tokenizer, "byte");
+  EXPECT_TRUE(inspect.config.check_ids);
+  EXPECT_TRUE(inspect.json);
+  EXPECT_EQ(problems_of({"data", "look", "a"}), Arguments{"data: look: unknown; there is: inspect"});
+  EXPECT_EQ(problems_of({"data"}), (Arguments{"data: inspect is missing", "data: PATH is missing"}));
 }
 
 TEST(CommandLine, Eval) {
