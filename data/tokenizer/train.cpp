@@ -191,10 +191,14 @@ std::vector<std::pair<std::string, std::int64_t>> WordCounts::sorted() const {
 
 std::vector<std::string_view> cut_for_counting(std::string_view text, std::size_t bytes) {
   std::vector<std::string_view> pieces;
+  const auto visible = [](char c) { return c > ' ' && c < '\x7f'; };
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto may_cut = [&](std::size_t at) {
+    return at > 1 && visible(text[at - 2]) && text[at - 1] == '\n' && letter(text[at]);
+  };
   while (text.size() > bytes) {
     std::size_t cut = bytes;
-    while (cut < text.size() && !(text[cut - 1] == '\n' && letter(text[cut]))) ++cut;
+    while (cut < text.size() && !may_cut(cut)) ++cut;
     pieces.push_back(text.substr(0, cut));
     text.remove_prefix(cut);
   }

@@ -19,18 +19,17 @@ TEST(TrainBpe, MergesTheMostFrequentPairFirst) {
   const NewTokenizer trained = train_bpe(words, 256 + 4 + 1);
   const std::vector<std::pair<std::string, std::string>> expected = {
       {"a", "b"}, {"c", "d"}, {"\u0120", "ab"}, {"\u0120", "cd"}};
-  ASSERT_EQ(trained.merges.size(), 3u) << "\" cd\" comes once";
-  EXPECT_EQ(trained.merges, (decltype(expected)(expected.begin(), expected.begin() + 3)));
-  EXPECT_EQ(trained.vocab.size(), 259u);
+  EXPECT_EQ(trained.merges, expected);
+  EXPECT_EQ(trained.vocab.size(), 260u);
 }
 
 TEST(TrainBpe, EveryStyleLoadsAndRoundTrips) {
   for (const char* style : {"gpt2", "llama3", "qwen"}) {
     WordCounts words(style);
     words.add(lines(200));
-    const NewTokenizer trained = train_bpe(words, 300);
+    const NewTokenizer trained = train_bpe(words, 270);
     const auto tokenizer = parse_tokenizer_json(tokenizer_json_text(trained), style);
-    EXPECT_EQ(tokenizer->vocab_size(), 300) << style;
+    EXPECT_EQ(tokenizer->vocab_size(), 270) << style;
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(lines(9))), lines(9));
     EXPECT_LT(tokenizer->encode(lines(200)).size(), lines(200).size() / 2);
     EXPECT_EQ(tokenizer->decode(tokenizer->eos_id()), trained.special[0]);
