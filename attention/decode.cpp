@@ -12,7 +12,7 @@ namespace {
 /// `needed`: rows that the cache must have.
 Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
               const cpu::KeyPattern& pattern, const Tensor& sinks, const DecodeShape& shape,
-              std::int64_t needed, const BlockLists* chosen) {
+              std::int64_t needed, const BlockLists* chosen, const Tensor& given) {
   HYSPARSE_CHECK(shape.num_kv_heads >= 1 && shape.num_heads % shape.num_kv_heads == 0 && shape.position >= 0,
                  "{} heads, {} groups, position {}", shape.num_heads, shape.num_kv_heads, shape.position);
   HYSPARSE_CHECK(q.rank() == 2 && q.dim(1) == shape.num_heads * shape.head_dim, "q {}", q.shape().str());
@@ -30,7 +30,9 @@ Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tens
                                   .num_heads = shape.num_heads,
                                   .num_kv_heads = shape.num_kv_heads,
                                   .head_dim = shape.head_dim};
-  const Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
+  HYSPARSE_CHECK(!given.defined() || (given.shape() == q.shape() && given.dtype() == q.dtype()), "out {}",
+                 given.shape().str());
+  const Tensor out = given.defined() ? given : Tensor::empty(q.shape(), q.dtype(), q.device());
   const Tensor lse = Tensor::empty({q.dim(0), shape.num_heads}, accumulation_dtype(q.dtype()), q.device());
   HYSPARSE_LAUNCH(stream, attention_forward, sizes, pattern, q, k, v, sinks, out, lse, chosen);
   return out;
@@ -39,32 +41,35 @@ Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tens
 }  // namespace
 
 DecodeFullResult decode_full(const Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-                             const DecodeShape& shape, const std::optional<SelectionConfig>& selection) {
+                             const DecodeShape& shape, const std::optional<SelectionConfig>& selection,
+                             const Tensor& out) {
   const std::int64_t keys = shape.position + q.dim(0);
   DecodeFullResult result;
   if (selection) result.blocks = empty_block_lists(*selection, q.dim(0), shape.num_kv_heads, keys, q.device());
   result.out = decode(stream, q, k, v, {.kind = cpu::KeyPattern::Kind::causal}, {}, shape, keys,
-                      result.blocks ? &*result.blocks : nullptr);
+                      result.blocks ? &*result.blocks : nullptr, out);
   return result;
 }
 
 Tensor decode_sparse(const Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-                     const BlockLists& blocks, const Tensor& sinks, const DecodeShape& shape) {
+                     const BlockLists& blocks, const Tensor& sinks, const DecodeShape& shape,
+                     const Tensor& out) {
   HYSPARSE_CHECK(blocks.block_size >= 1 && blocks.blocks.rank() == 3 && blocks.blocks.dim(0) == q.dim(0) &&
                      blocks.blocks.dim(1) == shape.num_kv_heads &&
                      blocks.counts.shape() == (Shape{q.dim(0), shape.num_kv_heads}),
                  "blocks {} counts {}", blocks.blocks.shape().str(), blocks.counts.shape().str());
   return decode(stream, q, k, v, {.kind = cpu::KeyPattern::Kind::blocks, .blocks = blocks}, sinks, shape,
-                shape.position + q.dim(0), nullptr);
+                shape.position + q.dim(0), nullptr, out);
 }
 
 Tensor decode_window(const Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-                     std::int64_t window, const Tensor& sinks, const DecodeShape& shape) {
+                     std::int64_t window, const Tensor& sinks, const DecodeShape& shape,
+                     const Tensor& out) {
   HYSPARSE_CHECK(window >= 1, "window {}", window);
   const std::int64_t keys = shape.position + q.dim(0);
   const std::int64_t needed = window > keys ? keys : std::min(keys, window + q.dim(0) - 1);
   return decode(stream, q, k, v, {.kind = cpu::KeyPattern::Kind::window, .window = window}, sinks, shape,
-                needed, nullptr);
+                needed, nullptr, out);
 }
 
 }  // namespace hysparse

@@ -7,22 +7,35 @@
 
 namespace hysparse {
 
+Tensor rope_table(const Stream& stream, const RopeConfig& rope, std::int64_t start, std::int64_t length,
+                  DType dtype) {
+  HYSPARSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim % 2 == 0, "rotary_dim {}", rope.rotary_dim);
+  HYSPARSE_CHECK(length >= 1 && start >= 0, "sequence of {} from {}", length, start);
+  return HYSPARSE_LAUNCH(stream, rope_table, rope.theta, rope.rotary_dim, start, length,
+                         accumulation_dtype(dtype));
+}
+
 Var qk_norm_rope(Tape& tape, const Var& x, const Parameter* norm_weight, double eps, std::int64_t head_dim,
                  std::int64_t seq_len, const RopeConfig& rope, std::int64_t start, const Tensor& documents) {
+  HYSPARSE_CHECK(!documents.defined() || start == 0, "document starts from position {}", start);
+  return qk_norm_rope(tape, x, norm_weight, eps, head_dim,
+                      rope_table(tape.stream(), rope, start, seq_len, x.value.dtype()), documents);
+}
+
+Var qk_norm_rope(Tape& tape, const Var& x, const Parameter* norm_weight, double eps, std::int64_t head_dim,
+                 const Tensor& table, const Tensor& documents) {
   HYSPARSE_CHECK(x.shape().rank() == 2 && head_dim >= 1 && x.dim(1) % head_dim == 0, "x {}, head size {}",
                  x.shape().str(), head_dim);
-  HYSPARSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim % 2 == 0 && rope.rotary_dim <= head_dim,
-                 "rotary_dim {} of {}", rope.rotary_dim, head_dim);
-  HYSPARSE_CHECK(seq_len >= 1 && start >= 0, "sequence of {} from {}", seq_len, start);
-  HYSPARSE_CHECK(!documents.defined() ||
-                     (start == 0 && documents.dtype() == DType::i32 && documents.shape() == Shape{x.dim(0)}),
-                 "document starts {} from position {}", documents.shape().str(), start);
+  HYSPARSE_CHECK(table.rank() == 2 && table.dim(0) >= 1 && table.dim(1) <= head_dim &&
+                     table.dtype() == accumulation_dtype(x.value.dtype()),
+                 "table {} for head size {}", table.shape().str(), head_dim);
+  HYSPARSE_CHECK(
+      !documents.defined() || (documents.dtype() == DType::i32 && documents.shape() == Shape{x.dim(0)}),
+      "document starts {}", documents.shape().str());
   HYSPARSE_CHECK(norm_weight == nullptr || norm_weight->value.shape() == Shape{head_dim}, "norm weight {}",
                  norm_weight->value.shape().str());
   const Stream& stream = tape.stream();
   const Var weight = norm_weight != nullptr ? tape.parameter(*norm_weight) : Var{};
-  const Tensor table = HYSPARSE_LAUNCH(stream, rope_table, rope.theta, rope.rotary_dim, start, seq_len,
-                                       accumulation_dtype(x.value.dtype()));
   const cpu::NormRope op{
       .head_dim = head_dim, .table = table, .weight = weight.value, .eps = eps, .documents = documents};
   const Tensor y = Tensor::empty(x.shape(), x.value.dtype(), x.value.device());

@@ -1,6 +1,6 @@
 // What a checkpoint costs: how long a step is held up by a save, asynchronous against synchronous, and how fast
 // a checkpoint is written and read, against dd with fsync on the same disk.
-//   bench_checkpoint DIRECTORY [GB] [PIECES] [ROUNDS]
+//   bench_checkpoint DIRECTORY [GB] [PIECES] [ROUNDS] [STEP_SECONDS]
 // Memory: twice the checkpoint (its tensors, and the copy that an asynchronous save writes from). Files are
 // dropped from the page cache before they are read.
 #include <algorithm>
@@ -50,11 +50,11 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// Work of about 0.2 s on one core that touches little memory: a training step, up to its update.
-void compute() {
+/// Work on one core that touches little memory: a training step, up to its update.
+void compute(double seconds) {
   [[maybe_unused]] static volatile double sink = 0;
   double x = 1;
-  const auto end = Clock::now() + std::chrono::milliseconds(200);
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   while (Clock::now() < end) {
     for (int i = 0; i < 10000; ++i) x = x * 1.0000001 + 1e-9;
   }
@@ -64,6 +64,7 @@ void compute() {
 struct Bench {
   std::string directory;
   std::int64_t pieces, rows;
+  double step_seconds;
   std::unique_ptr<Communicator> world = local_communicator("world");
   std::vector<Tensor> tensors;
 
@@ -84,11 +85,11 @@ struct Bench {
     info.step = step;
     double waited = seconds_of([&] { writer.save(info, make(), async); });
     if (async) {
-      compute();
+      compute(step_seconds);
       waited += seconds_of([&] { writer.await_copy(); });
       for (const Tensor& tensor : tensors) tensor.data<float>()[0] += 1;  // the update
       while (writer.in_flight()) {
-        compute();
+        compute(step_seconds);
         waited += seconds_of([&] { writer.poll(); });
       }
     }
@@ -100,7 +101,7 @@ struct Bench {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "usage: bench_checkpoint DIRECTORY [GB] [PIECES] [ROUNDS]\n");
+    fmt::print(stderr, "usage: bench_checkpoint DIRECTORY [GB] [PIECES] [ROUNDS] [STEP_SECONDS]\n");
     return 2;
   }
   keep_freed_memory();
@@ -109,8 +110,8 @@ int main(int argc, char** argv) {
   const int rounds = argc > 4 ? std::atoi(argv[4]) : 3;
   const fs::path directory = fs::path(argv[1]) / "bench-checkpoint";
   fs::create_directories(directory);
-  Bench bench{directory, pieces,
-              std::max<std::int64_t>(1, static_cast<std::int64_t>(gb * 1e9 / 4096) / pieces)};
+  Bench bench{directory, pieces, std::max<std::int64_t>(1, static_cast<std::int64_t>(gb * 1e9 / 4096) / pieces),
+              argc > 5 ? std::atof(argv[5]) : 1.0};
   for (std::int64_t i = 0; i < pieces; ++i) {
     bench.tensors.push_back(Tensor::zeros({bench.rows, 1024}, DType::f32));
     float* x = bench.tensors.back().data<float>();
@@ -124,6 +125,7 @@ int main(int argc, char** argv) {
     std::fclose(out);
   }
   CheckpointWriter writer(directory, 1, *bench.world);
+  bench.stall(writer, 0, true);  // makes the memory of the copy
   std::vector<double> dd_write, dd_read, sync, async, load;
   const int threads = default_thread_count(1);
   std::int64_t step = 0;
@@ -155,9 +157,10 @@ int main(int argc, char** argv) {
       "{:.2f} GB in {} pieces, {} threads, medians of {}\n"
       "dd with fsync  {:.2f} GB/s\nsave           {:.2f} GB/s   {:.2f} of dd\n"
       "dd, cold read  {:.2f} GB/s\nload           {:.2f} GB/s   {:.2f} of dd's read, {:.2f} of dd with fsync\n"
-      "a step waits   {:.4f} s for an asynchronous save, {:.2f} s for a synchronous one: {:.2f} %\n",
+      "a step waits   {:.4f} s for an asynchronous save (steps of {} s), {:.2f} s for a synchronous one: "
+      "{:.2f} %\n",
       size, pieces, threads, rounds, size / median(dd_write), size / save_s, median(dd_write) / save_s,
       size / median(dd_read), size / median(load), median(dd_read) / median(load),
-      median(dd_write) / median(load), stall_s, save_s, 100 * stall_s / save_s);
+      median(dd_write) / median(load), stall_s, bench.step_seconds, save_s, 100 * stall_s / save_s);
   return 0;
 }

@@ -25,6 +25,20 @@ struct SafetensorsTensor {
   Shape shape;
 };
 
+/// A file of a directory: tensors [first, last) of a list.
+struct SafetensorsShard {
+  std::string file;  ///< its name in the directory
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+/// How the tensors of a list go to the files of a directory: model.safetensors, or shards of at most `shard_bytes`.
+/// A tensor is never split: one larger than a shard has a shard of its own.
+std::vector<SafetensorsShard> safetensors_shards(const std::vector<SafetensorsTensor>& tensors,
+                                                 std::int64_t shard_bytes);
+/// The text of model.safetensors.index.json.
+std::string safetensors_index(const std::vector<SafetensorsTensor>& tensors,
+                              const std::vector<SafetensorsShard>& shards);
+
 /// Writes the tensors of a list fixed beforehand, in its order. Nothing has its final name before finish(): a
 /// writer destroyed earlier removes what it wrote. Throws Failure when a file cannot be written.
 class SafetensorsWriter {
@@ -33,8 +47,8 @@ class SafetensorsWriter {
 
   /// One file of any size at `path`.
   static SafetensorsWriter to_file(const std::string& path, std::vector<SafetensorsTensor> tensors);
-  /// `directory`/model.safetensors, or shards with an index when the data is more than `shard_bytes`. A tensor
-  /// is never split: one larger than a shard has a shard of its own. The directory must exist.
+  /// The files of safetensors_shards, one after another, and the index when there are several. The directory
+  /// must exist.
   static SafetensorsWriter to_directory(const std::string& directory, std::vector<SafetensorsTensor> tensors,
                                         std::int64_t shard_bytes = max_shard_bytes);
 
@@ -50,11 +64,7 @@ class SafetensorsWriter {
   void finish();
 
  private:
-  struct Shard {
-    std::string path;       // final
-    std::size_t first = 0;  // tensors [first, last) of the list
-    std::size_t last = 0;
-  };
+  using Shard = SafetensorsShard;  // `file`: the final path
   SafetensorsWriter(std::string directory, std::vector<SafetensorsTensor> tensors, std::vector<Shard> shards);
   /// Opens the first file; a failure destroys the writer, which cleans up.
   static SafetensorsWriter begin(SafetensorsWriter writer);

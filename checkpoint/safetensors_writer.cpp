@@ -29,10 +29,9 @@ SafetensorsWriter SafetensorsWriter::to_file(const std::string& path, std::vecto
   return begin(SafetensorsWriter("", std::move(tensors), std::move(shards)));
 }
 
-SafetensorsWriter SafetensorsWriter::to_directory(const std::string& directory,
-                                                  std::vector<SafetensorsTensor> tensors,
-                                                  std::int64_t shard_bytes) {
-  std::vector<Shard> shards(1);
+std::vector<SafetensorsShard> safetensors_shards(const std::vector<SafetensorsTensor>& tensors,
+                                                 std::int64_t shard_bytes) {
+  std::vector<SafetensorsShard> shards(1);
   std::int64_t bytes = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (i > shards.back().first && bytes + bytes_of(tensors[i]) > shard_bytes) {
@@ -42,13 +41,35 @@ SafetensorsWriter SafetensorsWriter::to_directory(const std::string& directory,
     bytes += bytes_of(tensors[i]);
     shards.back().last = i + 1;
   }
-  if (shards.size() == 1) {
-    shards[0].path = fmt::format("{}/{}", directory, safetensors::single_file);
-  } else {
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      shards[i].path = fmt::format("{}/model-{:05}-of-{:05}.safetensors", directory, i + 1, shards.size());
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    shards[i].file = shards.size() == 1
+                         ? std::string(safetensors::single_file)
+                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  }
+  return shards;
+}
+
+std::string safetensors_index(const std::vector<SafetensorsTensor>& tensors,
+                              const std::vector<SafetensorsShard>& shards) {
+  std::int64_t total = 0;
+  std::string text;
+  for (const SafetensorsShard& shard : shards) {
+    const nlohmann::json file = shard.file;
+    for (std::size_t i = shard.first; i < shard.last; ++i) {
+      total += bytes_of(tensors[i]);
+      text += fmt::format("{}\n    {}: {}", text.empty() ? "" : ",", nlohmann::json(tensors[i].name).dump(),
+                          file.dump());
     }
   }
+  return fmt::format("{{\n  \"metadata\": {{\"total_size\": {}}},\n  \"weight_map\": {{{}\n  }}\n}}\n", total,
+                     text);
+}
+
+SafetensorsWriter SafetensorsWriter::to_directory(const std::string& directory,
+                                                  std::vector<SafetensorsTensor> tensors,
+                                                  std::int64_t shard_bytes) {
+  std::vector<Shard> shards = safetensors_shards(tensors, shard_bytes);
+  for (Shard& shard : shards) shard.file = fmt::format("{}/{}", directory, shard.file);
   return begin(SafetensorsWriter(directory, std::move(tensors), std::move(shards)));
 }
 
@@ -77,11 +98,11 @@ void SafetensorsWriter::begin_shard() {
       safetensors::make_header(std::span(tensors_).subspan(shard.first, shard.last - shard.first));
   const auto header_bytes = static_cast<std::int64_t>(header.size());
   if (header_bytes > safetensors::max_header_bytes) {
-    throw_error("{}: the header of {} tensors takes {} bytes, at most {} are allowed", shard.path,
+    throw_error("{}: the header of {} tensors takes {} bytes, at most {} are allowed", shard.file,
                 shard.last - shard.first, header.size(), safetensors::max_header_bytes);
   }
-  file_ = std::make_unique<File>(File::create(shard.path + ".tmp"));
-  temporary_.push_back(shard.path + ".tmp");
+  file_ = std::make_unique<File>(File::create(shard.file + ".tmp"));
+  temporary_.push_back(shard.file + ".tmp");
   file_->write(0, &header_bytes, sizeof header_bytes);
   file_->write(sizeof header_bytes, header.data(), header_bytes);
   position_ = static_cast<std::int64_t>(sizeof header_bytes) + header_bytes;
@@ -139,7 +160,7 @@ void SafetensorsWriter::finish() {
   }
 
   for (const Shard& shard : shards_) {
-    rename_durably(shard.path + ".tmp", shard.path);
+    rename_durably(shard.file + ".tmp", shard.file);
     temporary_.erase(temporary_.begin());
   }
   if (directory_.empty()) return;
@@ -150,19 +171,9 @@ void SafetensorsWriter::finish() {
     std::filesystem::remove(index, ignored);
     return;
   }
-  std::int64_t total = 0;
-  std::string text;
-  for (const Shard& shard : shards_) {
-    const nlohmann::json file = std::filesystem::path(shard.path).filename().string();
-    for (std::size_t i = shard.first; i < shard.last; ++i) {
-      total += bytes_of(tensors_[i]);
-      text += fmt::format("{}\n    {}: {}", text.empty() ? "" : ",", nlohmann::json(tensors_[i].name).dump(),
-                          file.dump());
-    }
-  }
-  write_file_atomically(
-      index, fmt::format("{{\n  \"metadata\": {{\"total_size\": {}}},\n  \"weight_map\": {{{}\n  }}\n}}\n",
-                         total, text));
+  std::vector<Shard> names = shards_;
+  for (Shard& shard : names) shard.file = std::filesystem::path(shard.file).filename().string();
+  write_file_atomically(index, safetensors_index(tensors_, names));
   std::filesystem::remove(single, ignored);
 }
 

@@ -49,8 +49,8 @@ std::string SavePlace::partial() const {
   return fmt::format("{}/{}{}", checkpoints, step_name(step), partial_suffix);
 }
 
-SaveJob::SaveJob(SavePlace place, CheckpointInfo info, std::vector<Piece> pieces, bool copy)
-    : place_(std::move(place)), info_(std::move(info)), pieces_(std::move(pieces)), copy_(copy) {
+SaveJob::SaveJob(SavePlace place, CheckpointInfo info, std::vector<Piece> pieces, Tensor copy)
+    : place_(std::move(place)), info_(std::move(info)), pieces_(std::move(pieces)), copy_(std::move(copy)) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -70,11 +70,7 @@ void SaveJob::await_copy() {
 void SaveJob::run() noexcept {
   State end = State::failed;
   try {
-    if (copy_) {
-      std::int64_t bytes = 0;
-      for (const Piece& piece : pieces_) bytes += room_of(piece.data);
-      copy_into(Tensor::empty({bytes}, DType::u8), pieces_);
-    }
+    if (copy_.defined()) copy_into(copy_, pieces_);
     copied_ = true;
     copied_.notify_all();
     write_shard();

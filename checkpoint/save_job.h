@@ -31,8 +31,8 @@ class SaveJob {
  public:
   enum class State : std::uint8_t { running, done, failed };
 
-  /// `copy`: the elements are copied first. The step's partial directory must be there.
-  SaveJob(SavePlace place, CheckpointInfo info, std::vector<Piece> pieces, bool copy);
+  /// The elements are first copied to `copy`, if that is defined. The step's partial directory must be there.
+  SaveJob(SavePlace place, CheckpointInfo info, std::vector<Piece> pieces, Tensor copy);
   /// Gives up what is not done.
   ~SaveJob();
   SaveJob(const SaveJob&) = delete;
@@ -56,7 +56,7 @@ class SaveJob {
   SavePlace place_;
   CheckpointInfo info_;
   std::vector<Piece> pieces_;
-  bool copy_;
+  Tensor copy_;
   std::string message_;
   std::atomic<State> state_{State::running};
   std::atomic<bool> given_up_{false};

@@ -16,6 +16,11 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+bool any_on_gpu(const std::vector<Piece>& pieces) {
+  return std::any_of(pieces.begin(), pieces.end(),
+                     [](const Piece& piece) { return piece.data.defined() && !piece.data.device().is_cpu(); });
+}
+
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(std::string run_directory, int keep, Communicator& world)
@@ -35,18 +40,13 @@ CheckpointWriter::CheckpointWriter(std::string run_directory, int keep, Communic
 
 CheckpointWriter::~CheckpointWriter() = default;
 
-void CheckpointWriter::reserve_staging(std::int64_t bytes) {
-  if (bytes > 0 && (!staging_.defined() || staging_.numel() < bytes)) {
-    staging_ = {};  // before the new one
-    staging_ = Tensor::empty_page_locked({bytes}, DType::u8);
-  }
-}
-
-void CheckpointWriter::stage(std::vector<Piece>& pieces) {
+void CheckpointWriter::reserve_copy(const std::vector<Piece>& pieces) {
   std::int64_t bytes = 0;
   for (const Piece& piece : pieces) bytes += room_of(piece.data);
-  reserve_staging(bytes);
-  copy_into(staging_, pieces);
+  if (bytes == 0 || (copy_.defined() && copy_.numel() >= bytes)) return;
+  copy_ = {};  // before the new one
+  copy_ =
+      any_on_gpu(pieces) ? Tensor::empty_page_locked({bytes}, DType::u8) : Tensor::empty({bytes}, DType::u8);
 }
 
 void CheckpointWriter::save(const CheckpointInfo& info, std::vector<Piece> pieces, bool async) {
@@ -62,11 +62,10 @@ void CheckpointWriter::save(const CheckpointInfo& info, std::vector<Piece> piece
     fs::create_directory(place.partial(), error);
     if (error) throw_failure("{}: cannot make the directory: {}", place.partial(), error.message());
   });
-  const bool on_gpu = std::any_of(pieces.begin(), pieces.end(), [](const Piece& piece) {
-    return piece.data.defined() && !piece.data.device().is_cpu();
-  });
-  if (on_gpu) stage(pieces);
-  job_ = std::make_unique<SaveJob>(place, info, std::move(pieces), async && !on_gpu);
+  const bool on_gpu = any_on_gpu(pieces);
+  if (async || on_gpu) reserve_copy(pieces);
+  if (on_gpu) copy_into(copy_, pieces);
+  job_ = std::make_unique<SaveJob>(place, info, std::move(pieces), async && !on_gpu ? copy_ : Tensor());
   if (!async) finish();
 }
 

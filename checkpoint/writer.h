@@ -28,9 +28,9 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// Takes page-locked memory for `bytes` of pieces that lie on a GPU, so that the first save need not. Not
-  /// collective.
-  void reserve_staging(std::int64_t bytes);
+  /// Makes the memory on the host that asynchronous saves of these pieces copy to (page-locked if one lies on a
+  /// GPU), so that the first save need not. It stays until the writer goes. Not collective.
+  void reserve_copy(const std::vector<Piece>& pieces);
 
   /// Finishes a save in flight, then saves info.step. Not `async`: returns when the checkpoint is complete.
   /// `async`: returns at once; pieces on the host must not change until await_copy() has returned, those on a
@@ -52,8 +52,6 @@ class CheckpointWriter {
   double seconds_waited() const { return seconds_waited_; }
 
  private:
-  /// Copies the pieces to the staging memory.
-  void stage(std::vector<Piece>& pieces);
   /// What poll does when a rank has failed: gives up on all, removes the parts, throws. `own`: this rank's
   /// state.
   [[noreturn]] void fail(SaveJob::State own);
@@ -62,7 +60,7 @@ class CheckpointWriter {
   std::string directory_;  // RUN/checkpoints
   int keep_;
   Communicator& world_;
-  Tensor staging_;  // page-locked; undefined when nothing lies on a GPU
+  Tensor copy_;  // bytes; undefined until there is something to copy
   double seconds_waited_ = 0;
   std::unique_ptr<SaveJob> job_;
 };

@@ -181,18 +181,19 @@ void TokenWriter::finish_hdf5() {
     copy_to_dataset(doc_ends_, file, "doc_ends", Hdf5Type::u64);
     file.close_and_sync();
   };
-  const std::string name = "tokens";
-  {
+  const std::string name = "tokens", copy = outputs_[0] + ".partial-copy";
+  const Hdf5NewDataset tokens{name, type, std::span(&num_tokens_, 1), {}, {}};
+  { const PartialFile empty(copy, path_); }
+  // Tried on a file of holes first: HDF5 cuts a file off behind what it knows of.
+  if (Hdf5File::create_over(copy).create_dataset(tokens) == hdf5_front_bytes) {
     Hdf5File file = Hdf5File::create_over(ids_.path());  // writes around the ids that are there
-    if (file.create_dataset({name, type, std::span(&num_tokens_, 1), {}, {}}) == hdf5_front_bytes) {
-      complete(file);
-      renames_.emplace_back(ids_.path(), outputs_[0]);
-      return;
-    }
+    file.create_dataset(tokens);
+    complete(file);
+    renames_.emplace_back(ids_.path(), outputs_[0]);
+    return;
   }
-  const std::string copy = outputs_[0] + ".partial-copy";
   Hdf5File file = Hdf5File::create(copy);
-  file.create_dataset(name, type, std::span(&num_tokens_, 1));
+  file.create_dataset(tokens);
   copy_to_dataset(ids_, file, name, type);
   complete(file);
   renames_.emplace_back(copy, outputs_[0]);

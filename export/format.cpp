@@ -55,7 +55,7 @@ void check_softmax_router(const MoeConfig& moe, Obstacles& in_the_way) {
   in_the_way.check(!moe.has_correction_bias, "model.moe.bias_update_rate", moe.bias_update_rate,
                    "no correction bias (0 trains without)");
   in_the_way.check(moe.shared_experts == 0, "model.moe.shared_experts", moe.shared_experts, "none");
-  in_the_way.check(moe.routed_scaling == 1.0, "model.moe.routed_scaling_factor", moe.routed_scaling,
+  in_the_way.check(moe.routed_scaling == 1.0, "model.moe.routed_scaling", moe.routed_scaling,
                    "no such factor");
 }
 
@@ -70,7 +70,7 @@ void check_moe(ExportFormat format, const ModelConfig& config, Obstacles& in_the
   const MoeConfig& moe = *config.moe;
   if (format != ExportFormat::glm4_moe) check_softmax_router(moe, in_the_way);
   if (format == ExportFormat::mixtral) {
-    in_the_way.check(moe.normalize_top_k, "model.moe.norm_topk_prob", "false", "weights that are renormalised");
+    in_the_way.check(moe.normalize_top_k, "model.moe.normalize_top_k", "false", "weights that are renormalised");
     in_the_way.check(moe.first_k_dense == 0, "model.moe.first_k_dense", moe.first_k_dense, "no dense layers");
   }
   if (format == ExportFormat::glm4_moe) {

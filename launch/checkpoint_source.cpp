@@ -5,6 +5,7 @@
 #include "checkpoint/reader.h"
 #include "core/thread_pool.h"
 #include "launch/config.h"
+#include "launch/run_tokenizer.h"
 
 namespace hysparse {
 namespace {
@@ -20,11 +21,11 @@ class CheckpointSource final : public ModelSource {
     config_ = run.model;
     max_position_embeddings_ = run.train.seq_len;
     description_ = fmt::format("checkpoint {}, step {}", directory_, reader.info().step);
+    tokenizer_ = tokenizer_of_run(directory_, reader.info().data_state);
   }
 
   void load(ParameterSet& parameters) const override {
-    constexpr int most_threads = 4;
-    CheckpointReader reader(directory_, std::min(default_thread_count(1), most_threads));
+    CheckpointReader reader(directory_, reader_threads());
     std::vector<TensorInfo> expected;
     for (const ParameterDeclaration& d : parameters.declarations())
       expected.push_back({d.name, d.shape, parameters.dtype()});
@@ -32,6 +33,23 @@ class CheckpointSource final : public ModelSource {
     std::vector<ReadRequest> requests;
     for (const ParameterSet::Entry& e : parameters.entries())
       requests.push_back({e.declaration.name, e.box, e.parameter.value});
+    read_from(reader, requests);
+  }
+
+  void read(std::span<const SourceRead> reads) const override {
+    if (!reader_) reader_ = std::make_unique<CheckpointReader>(directory_, reader_threads());
+    std::vector<ReadRequest> requests;
+    for (const SourceRead& r : reads) requests.push_back({r.declaration->name, r.box, r.out});
+    read_from(*reader_, requests);
+  }
+
+ private:
+  static int reader_threads() {
+    constexpr int most_threads = 4;
+    return std::min(default_thread_count(1), most_threads);
+  }
+
+  void read_from(CheckpointReader& reader, const std::vector<ReadRequest>& requests) const {
     try {
       reader.read(requests);
     } catch (const DamagedCheckpoint& damage) {
@@ -39,7 +57,6 @@ class CheckpointSource final : public ModelSource {
     }
   }
 
- private:
   /// Which step of the run to take instead: that is for the user to decide.
   std::string other_step() const {
     if (step_directory_given_) return "";
@@ -54,6 +71,7 @@ class CheckpointSource final : public ModelSource {
   std::string path_;
   bool step_directory_given_;
   std::string directory_;
+  mutable std::unique_ptr<CheckpointReader> reader_;  // of read(): opened once
 };
 
 }  // namespace

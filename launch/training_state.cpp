@@ -229,13 +229,10 @@ std::unique_ptr<CheckpointWriter> open_checkpoint_writer(const RunConfig& config
                                                          const ShardedOptimizer& optimizer) {
   auto writer = std::make_unique<CheckpointWriter>(config.run.dir, static_cast<int>(config.checkpoint.keep),
                                                    *groups.world);
-  std::int64_t bytes = 0;
-  bool on_gpu = false;
-  for (const Piece& piece : saved_pieces(groups, parameters, optimizer)) {
-    bytes += room_of(piece.data);
-    on_gpu = on_gpu || !piece.data.device().is_cpu();
-  }
-  if (on_gpu) writer->reserve_staging(bytes);
+  const std::vector<Piece> pieces = saved_pieces(groups, parameters, optimizer);
+  const bool on_gpu = std::any_of(pieces.begin(), pieces.end(),
+                                  [](const Piece& piece) { return !piece.data.device().is_cpu(); });
+  if (config.checkpoint.async || on_gpu) writer->reserve_copy(pieces);
   return writer;
 }
 

@@ -28,12 +28,11 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, std::int64_t layer, co
   HYSPARSE_CHECK(q_proj_ && o_proj_ && (k_proj_ != nullptr) == config.has_own_kv(layer), "layer {}", layer);
 }
 
-AttentionLayer::Projections AttentionLayer::project(Tape& tape, const Var& x, std::int64_t seq_len,
-                                                    std::int64_t start, const Tensor& documents) const {
-  const RopeConfig rope{config_.rope_theta, config_.rotary_dim()};
+AttentionLayer::Projections AttentionLayer::project(Tape& tape, const Var& x, const Tensor& rotation,
+                                                    const Tensor& documents) const {
   const auto rotated = [&](const Parameter& weight, const Parameter* norm) {
-    return qk_norm_rope(tape, linear(tape, x, weight), norm, config_.rms_norm_eps, config_.head_dim, seq_len,
-                        rope, start, documents);
+    return qk_norm_rope(tape, linear(tape, x, weight), norm, config_.rms_norm_eps, config_.head_dim, rotation,
+                        documents);
   };
   Projections p;
   p.q = rotated(*q_proj_, q_norm_);
@@ -73,7 +72,8 @@ Var AttentionLayer::forward(Tape& tape, const Var& x, const Sequences& sequences
                             const Seen& seen) const {
   const AttentionShape sizes = shape(sequences, tp);
   const Var entered = tp.enter(tape, x);
-  const Projections own = project(tape, entered, sequences.seq_len, 0, sequences.documents);
+  const Tensor rotation = rope_table(tape.stream(), rope(), 0, sequences.seq_len, x.value.dtype());
+  const Projections own = project(tape, entered, rotation, sequences.documents);
   Var first, window;
   if (type_ == LayerType::full_attention) {
     std::optional<SelectionConfig> selection;

@@ -33,10 +33,10 @@ class AttentionLayer {
     Var q;     ///< [S*T, H*E], normed and rotated
     Var k, v;  ///< [S*T, G*E]; values undefined for a layer that reads only shared ones
   };
-  /// x [S*T, D] (already normed); the first row of each sequence of seq_len rows has position `start`. With
-  /// `documents`, `start` is 0 and positions count from each document's first token.
-  Projections project(Tape& tape, const Var& x, std::int64_t seq_len, std::int64_t start,
-                      const Tensor& documents = {}) const;
+  /// x [S*T, D] (already normed); row r has the position of row r % rows - documents[r] of `rotation`, which is
+  /// rope_table of rope() (documents: of positions that count from each document's first token).
+  Projections project(Tape& tape, const Var& x, const Tensor& rotation, const Tensor& documents = {}) const;
+  RopeConfig rope() const { return {config_.rope_theta, config_.rotary_dim()}; }
 
   /// The layer over whole sequences: x in the layout of the residual stream (TensorParallel), the result too.
   /// A full layer sets `oracle` when `want_oracle`; a sparse layer reads it. `chosen`: the lists a full layer

@@ -1,6 +1,7 @@
 /// cpu/attention.h with device tensors: q, k, v, out, dout and the gradients of q, k, v of one dtype, f32 or
-/// bf16; sinks f32 or bf16; lse, scores and dsinks f32. Head sizes are multiples of 16, at most 256; 128 is the
-/// tuned one. bf16 runs on tensor cores with sums in f32; f32 is exact (no TF32) and slow. Deterministic.
+/// bf16; sinks f32 or bf16; lse, scores and dsinks f32. Head sizes are at most 256, in bf16 multiples of 16
+/// (128 is the tuned one). bf16 runs on tensor cores with sums in f32; f32 is exact (no TF32) and slow.
+/// Deterministic.
 ///
 /// Choosing blocks in bf16 takes at most 128 heads per group (64 for head sizes above 128). Backward is that of
 /// training: as many keys as queries, from position 0.

@@ -9,21 +9,22 @@
 namespace hysparse::cuda {
 namespace {
 
-/// Of each row (token * H + head): lse * factor and delta = dout . out. Half a warp per row.
-template <class T>
+/// Of each row (token * H + head): lse * factor and delta = dout . out. Half a warp per row. Width, of a lane's
+/// loads, divides head_dim.
+template <class T, int Width>
 __global__ void row_stats_kernel(std::int64_t rows, int head_dim, const T* out, const T* dout, const float* lse,
                                  float factor, RowStats* stats) {
-  constexpr int lanes = 16, width = vector_width<T>;
+  constexpr int lanes = 16;
   const std::int64_t row = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) / lanes;
   const int lane = static_cast<int>(threadIdx.x) % lanes;
   float delta = 0.0f;
   if (row < rows) {
-    for (int e = lane * width; e < head_dim; e += lanes * width) {
-      float a[width], b[width];
+    for (int e = lane * Width; e < head_dim; e += lanes * Width) {
+      float a[Width], b[Width];
       load(out + row * head_dim + e, a);
       load(dout + row * head_dim + e, b);
 #pragma unroll
-      for (int j = 0; j < width; ++j) delta = fmaf(a[j], b[j], delta);
+      for (int j = 0; j < Width; ++j) delta = fmaf(a[j], b[j], delta);
     }
   }
 #pragma unroll
@@ -165,8 +166,10 @@ void attention_backward(const Stream& stream, const cpu::AttentionSizes& sizes, 
   const bool exact = q.dtype() != DType::bf16;
   const float factor = exact ? 1.0f : 1.4426950408889634f;
   dispatch_compute(q.dtype(), [&]<class T>() {
-    launch(stream, {dim3(static_cast<unsigned>(ceil_div(rows, 16))), dim3(256)}, row_stats_kernel<T>, rows,
-           problem.head_dim, device_data<T>(out), device_data<T>(dout), device_data<float>(lse), factor, stats);
+    const auto kernel =
+        problem.head_dim % vector_width<T> == 0 ? row_stats_kernel<T, vector_width<T>> : row_stats_kernel<T, 1>;
+    launch(stream, {dim3(static_cast<unsigned>(ceil_div(rows, 16))), dim3(256)}, kernel, rows, problem.head_dim,
+           device_data<T>(out), device_data<T>(dout), device_data<float>(lse), factor, stats);
   });
   if (gradients.sinks.defined()) sink_gradient(stream, problem, sinks, stats, factor, gradients.sinks);
   if (exact) {

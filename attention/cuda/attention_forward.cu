@@ -79,9 +79,7 @@ Problem::Problem(const cpu::AttentionSizes& sizes, const cpu::KeyPattern& patter
       documents == nullptr || (sizes.start == 0 && sizes.key_rows == sizes.query_len &&
                                pattern.documents.shape() == Shape{sizes.sequences * sizes.query_len}),
       "document starts {}", pattern.documents.shape().str());
-  if (sizes.head_dim % 16 != 0 || sizes.head_dim > 256 || sizes.head_dim < 16) {
-    throw_error("head size {}: the GPU's attention takes multiples of 16, from 16 to 256", sizes.head_dim);
-  }
+  if (sizes.head_dim > 256) throw_error("head size {}: the GPU's attention takes up to 256", sizes.head_dim);
   // Rows and positions are counted in 32 bits.
   HYSPARSE_CHECK(sizes.sequences * sizes.query_len * sizes.num_heads < (std::int64_t{1} << 31) &&
                      sizes.start + sizes.query_len < (std::int64_t{1} << 29) &&
@@ -103,6 +101,10 @@ void attention_forward(const Stream& stream, const cpu::AttentionSizes& sizes, c
                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sinks,
                        const Tensor& out, const Tensor& lse, const BlockLists* chosen, const Tensor& scores) {
   HYSPARSE_CHECK(chosen == nullptr ? !scores.defined() : pattern.kind == cpu::KeyPattern::Kind::causal);
+  if (q.dtype() == DType::bf16 && sizes.head_dim % 16 != 0) {
+    throw_error("head size {}: the GPU's attention in bf16 takes multiples of 16 (fp32 takes any)",
+                sizes.head_dim);
+  }
   const Problem problem(sizes, pattern);
   if (problem.query_rows() == 0) return;
   const auto forward = q.dtype() == DType::bf16 ? forward_bf16 : forward_exact;

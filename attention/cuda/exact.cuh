@@ -9,9 +9,13 @@ namespace hysparse::cuda {
 inline constexpr int exact_warps = 8;     ///< of a thread block
 inline constexpr int exact_per_lane = 8;  ///< elements of a head that a lane sums: e = lane + 32 j
 
-/// sum_e (a[e] * scale) * b[e] for e < n, in ascending order; n is a multiple of 4, b lies in global memory.
+/// sum_e (a[e] * scale) * b[e] for e < n, in ascending order; a and b lie at multiples of n in global memory.
 __device__ __forceinline__ float chain(const float* a, const float* b, int n, float scale) {
   float sum = 0.0f;
+  if (n % 4 != 0) {
+    for (int e = 0; e < n; ++e) sum = fmaf(a[e] * scale, b[e], sum);
+    return sum;
+  }
   for (int e = 0; e < n; e += 4) {
     const float4 x = *reinterpret_cast<const float4*>(a + e), y = *reinterpret_cast<const float4*>(b + e);
     sum = fmaf(x.x * scale, y.x, sum);

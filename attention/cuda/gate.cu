@@ -1,6 +1,7 @@
 /// gated_sum: elements in vectors of 8; headwise gates' gradients by the lanes of a head.
 #include "attention/cuda/gate.h"
 #include "attention/cuda/heads.cuh"
+#include "attention/cuda/plain_heads.h"
 
 namespace hysparse::cuda {
 namespace {
@@ -102,6 +103,7 @@ __global__ void __launch_bounds__(threads)
 void gated_sum_forward(const Stream& stream, std::span<const cpu::GateInput> branches, std::int64_t num_heads,
                        const Tensor& y) {
   const std::int64_t head_dim = y.dim(1) / num_heads, vectors = y.numel() / lane_width;
+  if (head_dim % lane_width != 0) return plain::gated_sum_forward(stream, branches, num_heads, y);
   (void)lanes_of_head(head_dim);
   dispatch_compute(y.dtype(), [&]<class T>() {
     launch(stream, {dim3(grid_for(vectors, threads)), dim3(threads)}, gated_sum_forward_kernel<T>, vectors,
@@ -114,6 +116,8 @@ void gated_sum_backward(const Stream& stream, const cpu::GateInput& branch, std:
                         const Tensor& dy, const Tensor& dx, bool add_dx, const Tensor& dlogits,
                         bool add_dlogits) {
   const std::int64_t head_dim = dy.dim(1) / num_heads, heads = dy.dim(0) * num_heads;
+  if (head_dim % lane_width != 0)
+    return plain::gated_sum_backward(stream, branch, num_heads, dy, dx, add_dx, dlogits, add_dlogits);
   const int lanes = lanes_of_head(head_dim);
   dispatch_compute(dy.dtype(), [&]<class T>() {
     launch(stream, {dim3(grid_for(heads, threads / lanes)), dim3(threads)}, gated_sum_backward_kernel<T>, heads,

@@ -1,5 +1,5 @@
-/// cpu/gate.h with device tensors of one dtype, f32 or bf16; sums in f32. Head sizes are multiples of 8, at
-/// most 256, where gates are headwise.
+/// cpu/gate.h with device tensors of one dtype, f32 or bf16; sums in f32. Head sizes are at most 256; multiples
+/// of 8 are fast.
 #pragma once
 
 #include "attention/cpu/gate.h"

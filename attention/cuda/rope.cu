@@ -1,6 +1,7 @@
 /// qk_norm_rope: a head's vector per group of lanes. Two features of a rotated pair that lie in different lanes
 /// meet by shuffles, or in shared memory where pairs are not whole lanes apart.
 #include "attention/cuda/heads.cuh"
+#include "attention/cuda/plain_heads.h"
 #include "attention/cuda/problem.cuh"
 #include "attention/cuda/rope.h"
 
@@ -256,6 +257,7 @@ Tensor rope_table(const Stream& stream, double theta, std::int64_t rotary_dim, s
 }
 
 void norm_rope_forward(const Stream& stream, const cpu::NormRope& op, const Tensor& x, const Tensor& y) {
+  if (op.head_dim % lane_width != 0) return plain::norm_rope_forward(stream, op, x, y);
   const NormRopeArguments a = arguments(op, x);
   dispatch_compute(x.dtype(), [&]<class T>() {
     const auto kernel =
@@ -267,6 +269,7 @@ void norm_rope_forward(const Stream& stream, const cpu::NormRope& op, const Tens
 
 void norm_rope_backward(const Stream& stream, const cpu::NormRope& op, const Tensor& x, const Tensor& dy,
                         const Tensor& dx, bool add_dx, const Tensor& dweight) {
+  if (op.head_dim % lane_width != 0) return plain::norm_rope_backward(stream, op, x, dy, dx, add_dx, dweight);
   const NormRopeArguments a = arguments(op, dy);
   const unsigned grid = grid_for(a.rows, a.rows_at_once, 6);
   if (grid == 0) return;

@@ -1,5 +1,5 @@
 /// cpu/rope.h with device tensors: x, y, dy, dx f32 or bf16; the table f32; weight f32 or bf16; dweight f32.
-/// Head sizes are multiples of 8, at most 256.
+/// Head sizes are at most 256; multiples of 8 are fast.
 #pragma once
 
 #include "attention/cpu/rope.h"

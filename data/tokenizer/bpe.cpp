@@ -12,10 +12,8 @@ namespace hysparse {
 Bpe::Bpe(const BpeModel& model) : unknown_(model.unknown), fuse_unknown_(model.fuse_unknown) {
   std::fill(std::begin(byte_ids_), std::end(byte_ids_), -1);
   for (const auto& [token, id] : model.vocab) {
-    auto bytes = bytes_of_token(token);
-    if (!bytes) continue;  // no text gives it
-    if (bytes->size() == 1) byte_ids_[static_cast<unsigned char>(bytes->front())] = id;
-    if (model.ignore_merges) words_.emplace(std::move(*bytes), id);
+    const auto bytes = bytes_of_token(token);
+    if (bytes && bytes->size() == 1) byte_ids_[static_cast<unsigned char>(bytes->front())] = id;
   }
   const std::size_t size = std::bit_ceil(2 * model.merges.size() + 2);
   slots_.resize(size);
@@ -26,6 +24,19 @@ Bpe::Bpe(const BpeModel& model) : unknown_(model.unknown), fuse_unknown_(model.f
     auto& slot = const_cast<Slot&>(find(merge.left, merge.right));
     slot = {pair(merge.left, merge.right), static_cast<std::uint32_t>(rank), merge.merged};
   }
+  if (model.ignore_merges) keep_words(model);
+}
+
+void Bpe::keep_words(const BpeModel& model) {
+  Room room;
+  std::unordered_map<std::string, std::int32_t> words;
+  for (const auto& [token, id] : model.vocab) {
+    auto bytes = bytes_of_token(token);
+    if (!bytes || bytes->empty()) continue;  // no text gives it
+    encode(*bytes, room);
+    if (room.ids.size() != 1 || room.ids[0] != id) words.emplace(std::move(*bytes), id);
+  }
+  words_ = std::move(words);
 }
 
 void Bpe::start(std::string_view word, std::vector<std::int32_t>& ids) const {

@@ -68,6 +68,7 @@ class Bpe {
     constexpr std::uint64_t multiplier = 0x9E3779B97F4A7C15U;
     return static_cast<std::size_t>((pair ^ pair >> 29U) * multiplier >> shift_);
   }
+  void keep_words(const BpeModel& model);
   void start(std::string_view word, std::vector<std::int32_t>& ids) const;
   void merge_short(Room& room) const;
   void merge_long(Room& room) const;
@@ -78,7 +79,8 @@ class Bpe {
   std::vector<Slot> slots_;
   std::size_t mask_ = 0;
   unsigned shift_ = 63;
-  std::unordered_map<std::string, std::int32_t> words_;  // when merges are ignored: the tokens by their bytes
+  // When merges are ignored: the tokens by their bytes, but for those that the merges give, too.
+  std::unordered_map<std::string, std::int32_t> words_;
 };
 
 }  // namespace hysparse

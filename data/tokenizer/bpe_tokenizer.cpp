@@ -157,13 +157,13 @@ BpeTokenizer::BpeTokenizer(std::string text, const std::string& name, const EosC
 BpeTokenizer::~BpeTokenizer() = default;
 
 void BpeTokenizer::fill_spellings(const TokenizerJson& parts) {
-  std::map<std::int32_t, const std::string*> by_id;
-  for (const auto& [token, id] : parts.model.vocab) by_id.emplace(id, &token);
-  for (const AddedToken& token : parts.added) by_id.insert_or_assign(token.id, &token.content);
+  std::map<std::int32_t, std::string> by_id;
+  for (const auto& [token, id] : parts.model.vocab) by_id.emplace(id, bytes_of_token(token).value_or(token));
+  for (const AddedToken& token : parts.added) by_id.insert_or_assign(token.id, token.content);
   ends_.resize(static_cast<std::size_t>(by_id.rbegin()->first) + 1);
   for (std::size_t id = 0; id < ends_.size(); ++id) {
     const auto found = by_id.find(static_cast<std::int32_t>(id));
-    if (found != by_id.end()) spellings_ += bytes_of_token(*found->second).value_or(*found->second);
+    if (found != by_id.end()) spellings_ += found->second;
     ends_[id] = static_cast<std::uint32_t>(spellings_.size());
   }
 }

@@ -1,5 +1,6 @@
 #include "data/tokenizer/regex.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -64,9 +65,17 @@ std::string translate(std::string_view pattern, const std::string& where) {
         case 'K':
         case 'G':
         case 'Z':
-        case 'u':
           refuse(std::string("\\") + escaped);
           break;
+        case 'u': {  // \uHHHH
+          const std::string_view digits = pattern.substr(std::min(i + 1, pattern.size()), 4);
+          if (digits.size() != 4 ||
+              digits.find_first_not_of("0123456789abcdefABCDEF") != std::string_view::npos)
+            refuse("\\u without four hexadecimal digits");
+          out += fmt::format("\\x{{{}}}", digits);
+          i += digits.size();
+          break;
+        }
         case '\0':
           refuse("a backslash at its end");
           break;

@@ -56,7 +56,7 @@ class WordCache {
   }
 
  private:
-  static constexpr unsigned bits = 15;
+  static constexpr unsigned bits = 16;
   static std::uint64_t load(const char* from) {
     std::uint64_t word = 0;
     std::memcpy(&word, from, sizeof(word));

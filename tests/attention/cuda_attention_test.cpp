@@ -37,6 +37,12 @@ const std::vector<GpuCase> cases{
     {1, 330, 16, 1, 256, 64, 2, 80, 100}, {1, 100, 160, 1, 64, 16, 2, 40, 30},
 };
 
+/// Head sizes that only fp32 takes.
+const std::vector<GpuCase> odd_cases{{2, 37, 4, 2, 4, 8, 2, 5},
+                                     {1, 70, 3, 1, 7, 5, 3, 20},
+                                     {1, 100, 4, 4, 8, 16, 2, 33, 30},
+                                     {1, 50, 2, 1, 1, 8, 2, 9}};
+
 class CudaAttention : public ::testing::TestWithParam<std::tuple<GpuCase, DType>> {};
 
 void compare(const GpuCase& c, const GpuInputs& inputs, const cpu::KeyPattern& pattern, bool sinks,
@@ -96,6 +102,18 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaAttention,
                            return std::string(dtype_name(std::get<1>(parameter.param))) + "_" +
                                   std::to_string(parameter.index / 2);
                          });
+
+INSTANTIATE_TEST_SUITE_P(OddHeadSizes, CudaAttention,
+                         ::testing::Combine(::testing::ValuesIn(odd_cases), ::testing::Values(DType::f32)),
+                         [](const auto& parameter) { return "f32_" + std::to_string(parameter.index); });
+
+TEST(CudaAttentionSizes, HeadSizesThatBf16DoesNotTake) {
+  const GpuCase c{1, 20, 2, 1, 8, 4, 2, 5};
+  const GpuInputs inputs(c, DType::bf16, 1);
+  EXPECT_THROW(run_gpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr,
+                       run_cpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr)),
+               Error);
+}
 
 /// Every token chooses the first block, whose list is cut into several sums, and its own.
 TEST(CudaAttentionLists, PopularBlock) {

@@ -20,7 +20,8 @@ TEST(CudaRope, EqualsTheCpu) {
        {RopeCase{1, 1, 1, 16, 16, 0}, RopeCase{150, 50, 3, 128, 128, 0}, RopeCase{33, 33, 5, 64, 16, 900},
         RopeCase{70, 35, 2, 48, 20, 0}, RopeCase{40, 40, 4, 256, 64, 3}, RopeCase{19, 19, 7, 80, 0, 0},
         RopeCase{700, 700, 9, 128, 64, 0}, RopeCase{0, 1, 2, 32, 32, 0}, RopeCase{150, 50, 3, 128, 128, 0, 12},
-        RopeCase{70, 35, 2, 48, 20, 0, 5}}) {
+        RopeCase{70, 35, 2, 48, 20, 0, 5}, RopeCase{40, 20, 3, 4, 4, 0}, RopeCase{60, 30, 2, 7, 2, 5},
+        RopeCase{150, 50, 3, 12, 12, 0, 11}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const bool norm : {false, true}) {
         SCOPED_TRACE(::testing::Message()
@@ -63,8 +64,13 @@ TEST(CudaRope, EqualsTheCpu) {
 }
 
 TEST(CudaGate, EqualsTheCpu) {
-  for (const std::array<std::int64_t, 3>& c :
-       {std::array<std::int64_t, 3>{1, 1, 16}, {77, 3, 48}, {90, 16, 128}, {9, 2, 256}, {0, 4, 32}}) {
+  for (const std::array<std::int64_t, 3>& c : {std::array<std::int64_t, 3>{1, 1, 16},
+                                               {77, 3, 48},
+                                               {90, 16, 128},
+                                               {9, 2, 256},
+                                               {0, 4, 32},
+                                               {50, 3, 4},
+                                               {31, 2, 7}}) {
     const auto [rows, heads, head_dim] = c;
     const Shape shape{rows, heads * head_dim}, headwise{rows, heads};
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -347,9 +347,8 @@ TEST(TokenWriter, ThePlaceOfTheIdsInAnHdf5FileIsTheExpectedOne) {
   const TemporaryDirectory dir;
   TokenWriter writer(dir / "a.h5", {"byte", "", 320, 256, ""});
   writer.append_document(std::array{1, 2});
-  writer.finish();  // ids that had to be copied would be in another file
-  EXPECT_TRUE(std::filesystem::exists(dir / "a.h5.partial"));
-  EXPECT_FALSE(std::filesystem::exists(dir / "a.h5.partial-copy"));
+  writer.finish();
+  EXPECT_EQ(read_file(dir / "a.h5.partial").substr(1, 3), "HDF");  // else the ids were copied to another file
 }
 
 TEST(TokenWriter, GoesOnWhereAnotherWasKilled) {

@@ -25,6 +25,7 @@ TEST_P(GoldenTokenizer, IdsAndText) {
     const auto text = one["text"].get<std::string>();
     const std::vector<std::int32_t> ids = tokenizer->encode(text);
     EXPECT_EQ(ids, one["ids"].get<std::vector<std::int32_t>>()) << one["text"];
+    if (one["decoded"].is_null()) continue;
     StreamDecoder decoder(*tokenizer);
     std::string decoded;
     for (const std::int32_t id : ids) decoded += decoder.push(id);

@@ -162,7 +162,7 @@ TEST(TokenizerJson, RefusesDamage) {
   EXPECT_ERROR(parse_tokenizer_json(good.substr(0, good.size() / 2), "t.json"), "t.json", "JSON");
   EXPECT_ERROR(parse_tokenizer_json("[]", "t.json"), "tokenizer", "no \"model\"");
   EXPECT_ERROR(parse_tokenizer_json(std::string(100'000, '['), "t.json"), "t.json", "nested deeper");
-  EXPECT_ERROR(parse_tokenizer_json(R"({"model": 1, "model": 2})", "t.json"), "tokenizer",
+  EXPECT_ERROR(parse_tokenizer_json(R"({"model": 1, "model": 2})", "t.json"), "t.json",
                "'model' appears twice");
   EXPECT_ERROR(parse(with("/model/vocab", json::object())), "tokenizer", "vocabulary");
   EXPECT_ERROR(parse(with("/model/vocab", json::array({1}))), "tokenizer", "vocabulary");

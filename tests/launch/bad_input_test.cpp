@@ -207,7 +207,7 @@ TEST_F(BadInputTest, Prepare) {
       {prepare("@/text", {"--workers", "2000"}),
        {"prepare: --workers: 2000: must be a positive integer (at most 1024)"}},
       {{"prepare", "--input", "@/text", "--tokenizer", "bpe.json", "--output", "@/case/out.h5"},
-       {"tokenizer bpe.json: tokenizer.json files are not supported by this version; available: byte"}},
+       {"tokenizer bpe.json: no file bpe.json; available: byte, ..."}},
       {{"prepare", "--input"}, {"prepare: --input needs a value"}},
       {{"prepare"},
        {"prepare: --input FILE... is missing", "prepare: --tokenizer byte|tokenizer.json is missing",

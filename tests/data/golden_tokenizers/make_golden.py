@@ -2,6 +2,8 @@
 
     pip install tokenizers; python3 tests/data/golden_tokenizers/make_golden.py
 
+Where a token with a letter of Latin-1 was added, "decoded" is null: the package takes the letter for a byte.
+
 The tokenizers package trains each on TEXT and encodes TEXTS (add_special_tokens=False). training.json: the merges that
 its trainer finds in TEXT.
 """
@@ -91,11 +93,12 @@ def make(name, pre, nfc=False, added=(), model=None, alphabet=None, special=(), 
     tokenizer = Tokenizer.from_str(json.dumps(file))
     texts = TEXTS + [TEXT] + random_texts(TEXTS)
     ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    latin = {i for i, token in tokenizer.get_added_tokens_decoder().items() if "caf" in token.content}
     out = {
         "made_by": f"tokenizers {tokenizers.__version__}",
         "tokenizer": file,
         "cases": [
-            {"text": text, "ids": i, "decoded": tokenizer.decode(i, skip_special_tokens=False)}
+            {"text": text, "ids": i, "decoded": None if latin & set(i) else tokenizer.decode(i, skip_special_tokens=False)}
             for text, i in zip(texts, ids)
         ],
     }
