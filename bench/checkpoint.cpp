@@ -131,14 +131,21 @@ int main(int argc, char** argv) {
   std::int64_t step = 0;
   for (int round = 0; round < rounds;
        ++round) {  // in turn, so that a disk that changes its speed is fair to all
-    fs::remove(file);
+    // Making room takes time too (a disk that discards blocks, above all): in neither figure.
+    const auto make_room = [&] {
+      fs::remove(file);
+      fs::remove_all(directory / "checkpoints" / step_name(step));
+      ::sync();
+    };
+    make_room();
     dd_write.push_back(dd(fmt::format("if={} of={} conv=fsync", source, file)));
+    make_room();
     sync.push_back(bench.stall(writer, ++step, false));
     async.push_back(bench.stall(writer, ++step, true));
     const std::string shard =
         fmt::format("{}/checkpoints/{}/shard-00000.h5", directory.string(), step_name(step));
-    drop_from_cache(file);
-    dd_read.push_back(dd(fmt::format("if={} of=/dev/null", file)));
+    drop_from_cache(source);
+    dd_read.push_back(dd(fmt::format("if={} of=/dev/null", source)));
     drop_from_cache(shard);
     load.push_back(seconds_of([&] {
       CheckpointReader reader(fs::path(shard).parent_path(), threads);

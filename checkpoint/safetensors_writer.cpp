@@ -42,9 +42,8 @@ std::vector<SafetensorsShard> safetensors_shards(const std::vector<SafetensorsTe
     shards.back().last = i + 1;
   }
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    shards[i].file = shards.size() == 1
-                         ? std::string(safetensors::single_file)
-                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    shards[i].file = shards.size() == 1 ? std::string(safetensors::single_file)
+                                        : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
   }
   return shards;
 }

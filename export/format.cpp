@@ -55,14 +55,13 @@ void check_softmax_router(const MoeConfig& moe, Obstacles& in_the_way) {
   in_the_way.check(!moe.has_correction_bias, "model.moe.bias_update_rate", moe.bias_update_rate,
                    "no correction bias (0 trains without)");
   in_the_way.check(moe.shared_experts == 0, "model.moe.shared_experts", moe.shared_experts, "none");
-  in_the_way.check(moe.routed_scaling == 1.0, "model.moe.routed_scaling", moe.routed_scaling,
-                   "no such factor");
+  in_the_way.check(moe.routed_scaling == 1.0, "model.moe.routed_scaling", moe.routed_scaling, "no such factor");
 }
 
 void check_moe(ExportFormat format, const ModelConfig& config, Obstacles& in_the_way) {
   if (format == ExportFormat::qwen3) {
-    in_the_way.check(!config.moe, "model.moe", fmt::format("{} experts", config.moe ? config.moe->num_experts : 0),
-                     "dense layers only");
+    in_the_way.check(!config.moe, "model.moe",
+                     fmt::format("{} experts", config.moe ? config.moe->num_experts : 0), "dense layers only");
     return;
   }
   in_the_way.check(config.moe.has_value(), "model.moe", "null", "a mixture of experts");
@@ -70,7 +69,8 @@ void check_moe(ExportFormat format, const ModelConfig& config, Obstacles& in_the
   const MoeConfig& moe = *config.moe;
   if (format != ExportFormat::glm4_moe) check_softmax_router(moe, in_the_way);
   if (format == ExportFormat::mixtral) {
-    in_the_way.check(moe.normalize_top_k, "model.moe.normalize_top_k", "false", "weights that are renormalised");
+    in_the_way.check(moe.normalize_top_k, "model.moe.normalize_top_k", "false",
+                     "weights that are renormalised");
     in_the_way.check(moe.first_k_dense == 0, "model.moe.first_k_dense", moe.first_k_dense, "no dense layers");
   }
   if (format == ExportFormat::glm4_moe) {

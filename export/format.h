@@ -40,7 +40,7 @@ std::vector<ExportName> zero_tensors(ExportFormat format, const ModelConfig& con
 
 struct ExportConfig {
   std::int64_t max_position_embeddings = 0;
-  std::string dtype = "float32";            ///< as torch calls it
+  std::string dtype = "float32";             ///< as torch calls it
   std::optional<std::int32_t> eos_token_id;  ///< that ends a document
 };
 /// The text of config.json.

@@ -34,12 +34,13 @@ class ClassReader {
     config.hidden_size = integer("hidden_size");
     config.num_heads = integer("num_attention_heads");
     config.num_kv_heads = integer("num_key_value_heads");
-    config.head_dim = has("head_dim") ? integer("head_dim") : config.hidden_size / std::max<std::int64_t>(1, config.num_heads);
+    config.head_dim = has("head_dim") ? integer("head_dim")
+                                      : config.hidden_size / std::max<std::int64_t>(1, config.num_heads);
     config.intermediate_size = integer("intermediate_size");
     config.rms_norm_eps = number(json_, "rms_norm_eps", std::nullopt);
     config.tie_embeddings = boolean("tie_word_embeddings", false);
-    config.use_qk_norm = format_ == ExportFormat::glm4_moe ? boolean("use_qk_norm", false)
-                                                           : format_ != ExportFormat::mixtral;
+    config.use_qk_norm =
+        format_ == ExportFormat::glm4_moe ? boolean("use_qk_norm", false) : format_ != ExportFormat::mixtral;
     config.attention_gate = config.full_attention_gate = GateKind::none;
     config.attention_sinks = false;
     read_rope(config);
@@ -88,14 +89,17 @@ class ClassReader {
   /// transformers 5 has rope_parameters, 4 rope_theta and rope_scaling.
   void read_rope(ModelConfig& config) {
     const Json none = Json::object();
-    const Json& rope = has("rope_parameters") ? json_["rope_parameters"] : has("rope_scaling") ? json_["rope_scaling"] : none;
+    const Json& rope = has("rope_parameters") ? json_["rope_parameters"]
+                       : has("rope_scaling")  ? json_["rope_scaling"]
+                                              : none;
     if (!rope.is_object()) return wrong("rope_parameters", rope, "an object");
     const char* type_key = rope.contains("rope_type") ? "rope_type" : "type";
     if (rope.contains(type_key) && rope[type_key] != "default") wrong(type_key, rope[type_key], "default");
     const Json& theta = rope.contains("rope_theta") ? rope : json_;
     config.rope_theta = number(theta, "rope_theta", std::nullopt);
     const double partial = format_ == ExportFormat::glm4_moe ? 0.5 : 1.0;  // the class's own default
-    config.rope_partial = number(rope.contains("partial_rotary_factor") ? rope : json_, "partial_rotary_factor", partial);
+    config.rope_partial =
+        number(rope.contains("partial_rotary_factor") ? rope : json_, "partial_rotary_factor", partial);
     if (format_ != ExportFormat::glm4_moe) config.rope_partial = 1.0;  // these classes do not read it
   }
 
@@ -104,10 +108,12 @@ class ClassReader {
     if (has("hidden_act") && json_["hidden_act"] != "silu") wrong("hidden_act", json_["hidden_act"], "silu");
     if (boolean("attention_bias", false)) wrong("attention_bias", json_["attention_bias"], "false");
     if (boolean("use_sliding_window", false)) wrong("use_sliding_window", json_["use_sliding_window"], "false");
-    if (format_ == ExportFormat::mixtral && has("sliding_window")) wrong("sliding_window", json_["sliding_window"], "null");
+    if (format_ == ExportFormat::mixtral && has("sliding_window"))
+      wrong("sliding_window", json_["sliding_window"], "null");
     if (!has("layer_types")) return;
     const Json& types = json_["layer_types"];
-    const bool full = types.is_array() && std::all_of(types.begin(), types.end(), [](const Json& t) { return t == "full_attention"; });
+    const bool full = types.is_array() && std::all_of(types.begin(), types.end(),
+                                                      [](const Json& t) { return t == "full_attention"; });
     if (!full) problem("layer_types: must be full_attention in every layer");
   }
 
@@ -176,7 +182,8 @@ ExportFormat format_of_config(const std::string& text, const std::string& file) 
   const Json& type = json["model_type"];
   const auto format = type.is_string() ? export_format_from(type.get<std::string>()) : std::nullopt;
   if (!format) {
-    throw_error("{}: model_type: {}: must be hysparse, qwen3_moe, mixtral, glm4_moe or qwen3", file, type.dump());
+    throw_error("{}: model_type: {}: must be hysparse, qwen3_moe, mixtral, glm4_moe or qwen3", file,
+                type.dump());
   }
   return *format;
 }

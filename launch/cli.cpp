@@ -72,6 +72,7 @@ struct Dispatch {
   int operator()(const DataInspectOptions& options) const { return commands.data_inspect(runtime, options); }
   int operator()(const EvalOptions& options) const { return commands.eval(runtime, options); }
   int operator()(const ExportOptions& options) const { return commands.export_model(runtime, options); }
+  int operator()(const ImportOptions& options) const { return commands.import_model(runtime, options); }
   int operator()(const GenerateOptions& options) const { return commands.generate(runtime, options); }
   int operator()(const VerifyOptions& options) const { return commands.verify(runtime, options); }
   int operator()(const VerifyLayoutOptions& options) const { return commands.verify_layout(runtime, options); }

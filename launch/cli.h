@@ -16,7 +16,7 @@ struct PrintText {
 };
 
 using ParsedCommand = std::variant<PrintText, TrainOptions, PrepareConfig, DataInspectOptions, EvalOptions,
-                                   ExportOptions, GenerateOptions, VerifyOptions, VerifyLayoutOptions,
+                                   ExportOptions, ImportOptions, GenerateOptions, VerifyOptions, VerifyLayoutOptions,
                                    BenchOptions, CheckpointOptions, TokenizerTrainOptions>;
 
 /// `arguments` without the program's name. Throws Error, one problem per mistake, naming the option, the value,
@@ -30,6 +30,7 @@ struct Commands {
   std::function<int(Runtime&, const DataInspectOptions&)> data_inspect;
   std::function<int(Runtime&, const EvalOptions&)> eval;
   std::function<int(Runtime&, const ExportOptions&)> export_model;
+  std::function<int(Runtime&, const ImportOptions&)> import_model;
   std::function<int(Runtime&, const GenerateOptions&)> generate;
   std::function<int(Runtime&, const VerifyOptions&)> verify;
   std::function<int(Runtime&, const VerifyLayoutOptions&)> verify_layout;

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "launch/cli_checkpoint.h"
 #include "launch/cli_data.h"
+#include "launch/cli_export.h"
 #include "launch/cli_parser.h"
 #include "launch/cli_tokenizer.h"
 #include "launch/config.h"
@@ -44,18 +45,6 @@ ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) 
   if (auto help = o.parse(arguments)) return PrintText{*help};
   o.finish();
   return eval;
-}
-
-ParsedCommand parse_export(Options& o, const std::vector<std::string>& arguments) {
-  ExportOptions options;
-  o.text("CHECKPOINT", "DIR", options.checkpoint, "run directory (latest step) or step directory", true);
-  o.text("--output", "DIR", options.output, "export directory to write", true);
-  o.choice("--dtype", {"f32", "bf16"}, options.dtype, "dtype of the weights [f32]");
-  o.choice("--format", {"auto", "hysparse", "qwen3_moe", "mixtral", "glm4_moe", "qwen3"}, options.format,
-           "model class of the export [auto]");
-  if (auto help = o.parse(arguments)) return PrintText{*help};
-  o.finish();
-  return options;
 }
 
 ParsedCommand parse_generate(Options& o, const std::vector<std::string>& arguments) {
@@ -148,6 +137,7 @@ const std::vector<CommandName>& command_names() {
       {"data", "what a token dataset holds (data inspect)"},
       {"eval", "loss of a checkpoint or export on tokens"},
       {"export", "write a checkpoint as safetensors in the Hugging Face layout"},
+      {"import", "begin a run from a Hugging Face model or an export"},
       {"generate", "continue a prompt"},
       {"verify", "compare losses and gradients of layouts with one rank"},
       {"bench", "measure steps, attention, experts or collectives"},
@@ -155,7 +145,6 @@ const std::vector<CommandName>& command_names() {
       {"tokenizer", "train a byte-level BPE tokenizer"},
       {"config-docs", "print docs/config.md: every key of the config"},
       {"verify-layout", "one layout's run, which verify starts", true, true},
-      {"import", "", false},
       {"plan", "", false},
       {"sweep", "", false},
       {"report", "", false},
@@ -167,7 +156,8 @@ ParsedCommand parse_options(const std::string& command, const std::vector<std::s
   static const std::vector<std::pair<std::string, ParseCommand>> parsers = {
       {"train", parse_train},         {"prepare", parse_prepare},
       {"data", parse_data},           {"eval", parse_eval},
-      {"export", parse_export},       {"generate", parse_generate},
+      {"export", parse_export},       {"import", parse_import},
+      {"generate", parse_generate},
       {"verify", parse_verify},       {"verify-layout", parse_verify_layout},
       {"bench", parse_bench},         {"checkpoint", parse_checkpoint},
       {"tokenizer", parse_tokenizer}, {"config-docs", parse_config_docs},

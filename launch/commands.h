@@ -47,10 +47,20 @@ struct EvalOptions {
 
 /// export CHECKPOINT --output DIR
 struct ExportOptions {
-  std::string checkpoint;  ///< a run directory (its latest step) or a step directory
+  std::string checkpoint;  ///< a run directory (its latest step), a step directory or an export
   std::string output;
-  std::string dtype = "f32";    ///< f32 | bf16
-  std::string format = "auto";  ///< auto | hysparse | qwen3_moe | mixtral | glm4_moe | qwen3
+  std::string dtype = "f32";             ///< f32 | bf16
+  std::string format = "auto";           ///< auto | hysparse | qwen3_moe | mixtral | glm4_moe | qwen3
+  std::optional<std::string> tokenizer;  ///< byte | a tokenizer.json | none; absent: the run's own
+  std::int64_t shard_bytes = 5'000'000'000;
+};
+
+/// import HF_DIR --config CONFIG.yaml --output RUN_DIR [key.path=value ...]
+struct ImportOptions {
+  std::string source;  ///< an export of any format
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string output;  ///< run directory to make
 };
 
 /// generate CHECKPOINT|EXPORT --prompt TEXT
@@ -116,6 +126,7 @@ int run_prepare(Runtime& runtime, const PrepareConfig& options);
 int run_data_inspect(Runtime& runtime, const DataInspectOptions& options);
 int run_eval(Runtime& runtime, const EvalOptions& options);
 int run_export(Runtime& runtime, const ExportOptions& options);
+int run_import(Runtime& runtime, const ImportOptions& options);
 int run_generate(Runtime& runtime, const GenerateOptions& options);
 /// Returns 1 when a layout is not equal to one rank.
 int run_verify(Runtime& runtime, const VerifyOptions& options);

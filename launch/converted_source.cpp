@@ -134,8 +134,8 @@ class ConvertedSource final : public ModelSource {
     return gate || name.ends_with("_sinks") || name.ends_with(".e_score_correction_bias");
   }
 
-  /// Throws Error unless every parameter is in the source in its shape or one that can begin anew, and the source
-  /// has nothing that would be lost but what a sparse layer does not read.
+  /// Throws Error unless every parameter is in the source in its shape or one that can begin anew, and the
+  /// source has nothing that would be lost but what a sparse layer does not read.
   void require_sources() const {
     std::map<std::string, const ParameterDeclaration*> targets;
     const std::vector<ParameterDeclaration> declarations = declare_parameters(config_, {});
@@ -156,10 +156,9 @@ class ConvertedSource final : public ModelSource {
                           d.name.find(".v_proj.") != std::string::npos ||
                           d.name.find(".k_norm.") != std::string::npos;
       if (unread || is_zero(d)) continue;
-      throw_error("{}: {} has no place in the config's model{}", description_, d.name,
-                  d.name.ends_with("e_score_correction_bias")
-                      ? " (model.moe.bias_update_rate above 0 makes one)"
-                      : "");
+      throw_error(
+          "{}: {} has no place in the config's model{}", description_, d.name,
+          d.name.ends_with("e_score_correction_bias") ? " (model.moe.bias_update_rate above 0 makes one)" : "");
     }
   }
 
@@ -169,7 +168,8 @@ class ConvertedSource final : public ModelSource {
     const SourceRead read{&d, whole_box(d.shape), value};
     source_->read({&read, 1});
     const std::vector<float> v = value.to_vector<float>();
-    return d.name.ends_with("e_score_correction_bias") && std::all_of(v.begin(), v.end(), [](float x) { return x == 0.0F; });
+    return d.name.ends_with("e_score_correction_bias") &&
+           std::all_of(v.begin(), v.end(), [](float x) { return x == 0.0F; });
   }
 
   /// Whether the sparse branch of a layer made from a full one begins behind its sinks.
@@ -196,18 +196,20 @@ class ConvertedSource final : public ModelSource {
   double output_factor(std::int64_t layer) const {
     const LayerType to = type(layer);
     if (to == source_type(layer)) {
-      const char* gate = to == LayerType::full_attention ? "gate_proj"
+      const char* gate = to == LayerType::full_attention     ? "gate_proj"
                          : to == LayerType::sparse_attention ? "sparse_gate_proj"
                                                              : "window_gate_proj";
       return has(layer, gate, false) && !has(layer, gate, true) ? 2.0 : 1.0;
     }
     const double gate = config_.attention_gate == GateKind::none ? 1.0 : 0.5;
-    const bool two = to == LayerType::sparse_attention && config_.has_window_branch(layer) && !far_is_quiet(layer);
+    const bool two =
+        to == LayerType::sparse_attention && config_.has_window_branch(layer) && !far_is_quiet(layer);
     return 1.0 / (gate * (two ? 2.0 : 1.0));
   }
 
   static void fill(const Tensor& out, double value) {
-    dispatch_float(out.dtype(), [&]<class T>() { std::fill_n(out.data<T>(), out.numel(), static_cast<T>(value)); });
+    dispatch_float(out.dtype(),
+                   [&]<class T>() { std::fill_n(out.data<T>(), out.numel(), static_cast<T>(value)); });
   }
   static void scale(const Tensor& out, double factor) {
     if (factor == 1.0) return;

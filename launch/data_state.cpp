@@ -1,6 +1,7 @@
 // The data's place in a checkpoint.
 #include <algorithm>
 
+#include "launch/run_tokenizer.h"
 #include "launch/training_data.h"
 #include "launch/yaml_values.h"
 
@@ -79,6 +80,7 @@ State data_state(TrainingData& data, const RunConfig& config, std::int64_t consu
                  {"seed", std::to_string(config.run.seed)},
                  {"seq_len", std::to_string(config.train.seq_len)},
                  {"sources", std::to_string(sources.size())}};
+  add_tokenizer(data.info(), state);
   for (std::size_t k = 0; k < sources.size(); ++k) {
     state[source_key(k, "path")] = sources[k].path;
     state[source_key(k, "weight")] = format_number(sources[k].weight);
@@ -99,6 +101,7 @@ void require_same_data(TrainingData& data, const RunConfig& config, const State&
         fmt::format("{}: the checkpoint {} was trained with {}: {}", what, directory, before, rule));
   };
   if (!state.has("sources")) {
+    if (state.integer("samples") == 0) return;  // an import: nothing was used yet
     if (now.size() > 1) problem(fmt::format("data.train: {} sources", now.size()), "1");
     if (!problems.empty()) throw Error(problems);
     return;

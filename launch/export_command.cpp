@@ -1,77 +1,199 @@
-// `hysparse export`: a checkpoint as a Hugging Face directory (config.json, safetensors, tokenizer and
-// generation config).
+// `hysparse export`: a checkpoint as a Hugging Face directory: config.json, generation_config.json,
+// safetensors, tokenizer and, for HySparse models, the Python files of the class. It is made beside its place
+// and put there as a whole.
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <map>
+
+#include <fcntl.h>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/file.h"
+#include "core/thread_pool.h"
+#include "export/python_files.h"
+#include "export/tokenizer_files.h"
 #include "launch/commands.h"
-#include "launch/loaded_model.h"
+#include "launch/export_writer.h"
 #include "launch/user_input.h"
-#include "model/export_names.h"
-#include "model/hf_config.h"
 
 namespace hysparse {
 namespace {
 
 namespace fs = std::filesystem;
 
-DType export_dtype(const std::string& name) {
-  if (name == "f32") return DType::f32;
-  if (name == "bf16") return DType::bf16;
-  throw_error("--dtype: {}: must be f32 or bf16", name);
-}
-
-void require_format(const std::string& format) {
-  if (format == "auto" || format == "hysparse") return;
-  throw_error("--format: {}: only auto and hysparse are there yet (README, Status)", format);
-}
-
-/// Under a temporary name first, so that a reader never sees half a file.
-void write_text(const fs::path& path, const std::string& text) {
-  const fs::path partial = path.string() + ".tmp";
-  std::ofstream out(partial, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) throw_failure("{}: cannot be written", partial.string());
-  fs::rename(partial, path);
-}
-
-/// An export beside checkpoints would be taken for the model of the run.
-void require_own_directory(const std::string& output, const std::string& checkpoint) {
-  std::error_code error;
-  if (fs::exists(checkpoints_directory(output), error) || is_step_directory(output)) {
-    throw_error("--output: {}: holds checkpoints; an export needs a directory of its own", output);
+/// A name in `directory` that no export has; "" when there is none.
+std::string foreign_name(const fs::path& directory) {
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const bool weights =
+        name.starts_with("model") &&
+        (name.ends_with(".safetensors") || name.ends_with(".tmp") || name == "model.safetensors.index.json");
+    bool known = weights || name == "config.json" || name == "generation_config.json" ||
+                 name == "tokenizer.json" || name == "tokenizer_config.json" || name == "__pycache__";
+    for (const PythonFile& file : python_files()) known = known || name == file.name;
+    if (!known) return name;
   }
-  if (fs::equivalent(output, checkpoint, error)) throw_error("--output: {}: is the model to export", output);
+  return "";
+}
+
+/// Where the export goes, and where it is made.
+struct Place {
+  fs::path output;
+  fs::path made;
+};
+
+/// Refuses a directory that holds anything but an earlier export.
+Place require_place(const ExportOptions& options) {
+  std::error_code error;
+  fs::path output = fs::absolute(options.output).lexically_normal();
+  if (!output.has_filename()) output = output.parent_path();
+  const Place place{output, output.string() + ".tmp"};
+  if (fs::exists(checkpoints_directory(output), error) || is_step_directory(output)) {
+    throw_error("--output: {}: holds checkpoints; an export needs a directory of its own", options.output);
+  }
+  if (fs::equivalent(output, options.checkpoint, error))
+    throw_error("--output: {}: is the model to export", options.output);
+  if (fs::exists(output, error) && !fs::is_directory(output, error))
+    throw_error("--output: {}: not a directory", options.output);
+  for (const fs::path& path : {place.output, place.made}) {
+    if (!fs::is_directory(path, error)) continue;
+    const std::string name = foreign_name(path);
+    if (!name.empty()) {
+      throw_error("--output: {}: holds {}, which is of no export; an export needs a directory of its own",
+                  path.string(), name);
+    }
+  }
+  const fs::path parent = output.parent_path();
+  make_writable_directory("--output", parent.string());
+  return place;
+}
+
+ExportFormat export_format(const ExportOptions& options, const ModelConfig& config) {
+  if (options.format == "auto") return natural_format(config);
+  const ExportFormat format = export_format_from(options.format).value();
+  std::vector<std::string> problems = obstacles(format, config);
+  for (std::string& p : problems) p = fmt::format("--format: {}: {}", options.format, p);
+  if (!problems.empty()) throw Error(problems);
+  return format;
+}
+
+/// Null when there is none to write.
+std::unique_ptr<Tokenizer> export_tokenizer(const ExportOptions& options, const ModelSource& source) {
+  const std::string name = options.tokenizer.value_or(source.tokenizer());
+  if (name.empty() || name == "none") return nullptr;
+  auto tokenizer = with_key("--tokenizer", [&] { return make_tokenizer(name); });
+  const std::int64_t ids = tokenizer->vocab_size();
+  if (ids > source.config().vocab_size && name != "byte") {
+    throw_error("--tokenizer: {}: has {} ids, the model's vocabulary {}", name, ids,
+                source.config().vocab_size);
+  }
+  if (name == "byte" && source.config().vocab_size <= tokenizer->eos_id()) return nullptr;
+  return tokenizer;
+}
+
+/// What every rank knows before anything is written.
+struct ExportPlan {
+  std::unique_ptr<ModelSource> source;
+  ExportFormat format = ExportFormat::hysparse;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::vector<ParameterDeclaration> declarations;
+  std::vector<ExportTensor> tensors;
+  std::vector<SafetensorsTensor> stored;
+  std::vector<SafetensorsShard> shards;
+  Place place;
+};
+
+ExportPlan make_plan(const ExportOptions& options) {
+  ExportPlan plan;
+  plan.source = ModelSource::open(options.checkpoint);
+  const ModelConfig& config = plan.source->config();
+  plan.format = export_format(options, config);
+  plan.place = require_place(options);
+  plan.tokenizer = export_tokenizer(options, *plan.source);
+  plan.declarations = declare_parameters(config, {});
+  plan.tensors = export_tensors(plan.format, config, plan.declarations,
+                                options.dtype == "bf16" ? DType::bf16 : DType::f32);
+  for (const ExportTensor& t : plan.tensors) plan.stored.push_back(t.stored);
+  plan.shards = safetensors_shards(plan.stored, options.shard_bytes);
+  return plan;
+}
+
+void write_small_files(const ExportPlan& plan, const ExportOptions& options) {
+  const std::string directory = plan.place.made.string();
+  ExportConfig more;
+  more.max_position_embeddings = plan.source->max_position_embeddings();
+  more.dtype = options.dtype == "bf16" ? "bfloat16" : "float32";
+  if (plan.tokenizer && plan.tokenizer->eos_id() >= 0) more.eos_token_id = plan.tokenizer->eos_id();
+  if (plan.tokenizer) write_tokenizer_files(directory, *plan.tokenizer, more.max_position_embeddings);
+  if (plan.shards.size() > 1) {
+    write_file_atomically(directory + "/model.safetensors.index.json",
+                          safetensors_index(plan.stored, plan.shards));
+  }
+  if (plan.format == ExportFormat::hysparse) {
+    for (const PythonFile& file : python_files())
+      write_file_atomically(fmt::format("{}/{}", directory, file.name), file.text);
+  }
+  write_file_atomically(directory + "/generation_config.json", generation_config_json(more));
+  write_file_atomically(directory + "/config.json",
+                        class_config_json(plan.format, plan.source->config(), more));
+}
+
+/// The export takes its place; one that was there goes in the same moment, where the file system can.
+void put_in_place(const Place& place) {
+  std::error_code error;
+  if (fs::exists(place.output, error)) {
+    if (::renameat2(AT_FDCWD, place.made.c_str(), AT_FDCWD, place.output.c_str(), RENAME_EXCHANGE) == 0) {
+      sync_directory(place.output.parent_path().string());
+      fs::remove_all(place.made, error);
+      return;
+    }
+    fs::remove_all(place.output, error);
+  }
+  rename_durably(place.made.string(), place.output.string());
 }
 
 }  // namespace
 
 int run_export(Runtime& runtime, const ExportOptions& options) {
-  require_one_rank(runtime, "export");
-  const DType dtype = export_dtype(options.dtype);
-  require_format(options.format);
-  const LoadedModel loaded(options.checkpoint, DType::f32, false);
-  require_own_directory(options.output, options.checkpoint);
-  make_writable_directory("--output", options.output);
-
-  std::vector<ParameterDeclaration> declarations;
-  for (const ParameterSet::Entry& e : loaded.parameters().entries()) declarations.push_back(e.declaration);
-  const std::vector<ExportName> names = export_names(declarations);
-  std::vector<SafetensorsTensor> tensors;
-  for (const ExportName& n : names) tensors.push_back({n.name, dtype, n.shape});
-  SafetensorsWriter writer = SafetensorsWriter::to_directory(options.output, tensors);
-  for (const ExportName& n : names) writer.write(n.name, n.of(loaded.parameters().get(n.declaration).value));
-  writer.finish();
-
-  const fs::path directory = options.output;
-  write_text(directory / "generation_config.json", "{\n  \"do_sample\": false\n}\n");
-  write_text(directory / "config.json",
-             model_config_to_json(loaded.source().config(), loaded.source().max_position_embeddings(),
-                                  options.dtype == "f32" ? "float32" : "bfloat16"));
-  fmt::print("{} -> {} ({} tensors, {})\n", loaded.source().description(), options.output, names.size(),
-             options.dtype);
+  ExportPlan plan;
+  runtime.agree([&] {
+    default_thread_count(runtime.local_ranks());
+    plan = make_plan(options);
+  });
+  runtime.agree([&] {
+    if (runtime.rank() != 0) return;
+    for (const std::string& warning : plan.source->warnings())
+      fmt::print(stderr, "hysparse: warning: {}\n", warning);
+    std::error_code error;
+    fs::remove_all(plan.place.made, error);
+    fs::create_directory(plan.place.made);
+    if (!plan.tokenizer) {
+      fmt::print(
+          stderr,
+          "hysparse: warning: {}: its tokenizer is not known, the export has none; --tokenizer names it\n",
+          plan.source->description());
+    }
+  });
+  try {
+    runtime.agree([&] {
+      write_export_shards(plan.place.made.string(), plan.tensors, plan.shards, *plan.source, runtime.rank(),
+                          runtime.world());
+    });
+    runtime.agree([&] {
+      if (runtime.rank() != 0) return;
+      write_small_files(plan, options);
+      put_in_place(plan.place);
+    });
+  } catch (...) {
+    std::error_code ignored;
+    if (runtime.rank() == 0) fs::remove_all(plan.place.made, ignored);
+    throw;
+  }
+  if (runtime.rank() == 0) {
+    fmt::print("{} -> {} ({}, {} tensors, {}, {} file{})\n", plan.source->description(), options.output,
+               export_class_name(plan.format), plan.tensors.size(), options.dtype, plan.shards.size(),
+               plan.shards.size() == 1 ? "" : "s");
+  }
   return 0;
 }
 

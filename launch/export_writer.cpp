@@ -35,7 +35,8 @@ Part part_of(const ExportTensor& t, std::int64_t begin, std::int64_t rows) {
 
 class ShardStream {
  public:
-  ShardStream(SafetensorsWriter writer, const ModelSource& source) : writer_(std::move(writer)), source_(source) {}
+  ShardStream(SafetensorsWriter writer, const ModelSource& source)
+      : writer_(std::move(writer)), source_(source) {}
 
   void add(const ExportTensor& t) {
     const std::int64_t rows = t.ours.shape.numel() == 0 ? 0 : t.ours.shape[0];
@@ -85,7 +86,8 @@ std::vector<ExportTensor> export_tensors(ExportFormat format, const ModelConfig&
   std::vector<ExportTensor> tensors;
   const auto add = [&](const ExportName& n, const ParameterDeclaration* declaration) {
     const bool bias = n.name.ends_with(".e_score_correction_bias");
-    tensors.push_back({{class_tensor_name(format, n.name), bias ? DType::f32 : dtype, n.shape}, n, declaration});
+    tensors.push_back(
+        {{class_tensor_name(format, n.name), bias ? DType::f32 : dtype, n.shape}, n, declaration});
   };
   for (const ParameterDeclaration& d : declarations) {
     for (const ExportName& n : export_names({&d, 1})) add(n, &d);
@@ -97,7 +99,8 @@ std::vector<ExportTensor> export_tensors(ExportFormat format, const ModelConfig&
 void write_export_shards(const std::string& directory, const std::vector<ExportTensor>& tensors,
                          const std::vector<SafetensorsShard>& shards, const ModelSource& source, int rank,
                          int ranks) {
-  for (std::size_t s = static_cast<std::size_t>(rank); s < shards.size(); s += static_cast<std::size_t>(ranks)) {
+  for (std::size_t s = static_cast<std::size_t>(rank); s < shards.size();
+       s += static_cast<std::size_t>(ranks)) {
     std::vector<SafetensorsTensor> stored;
     for (std::size_t i = shards[s].first; i < shards[s].last; ++i) stored.push_back(tensors[i].stored);
     ShardStream stream(SafetensorsWriter::to_file(directory + "/" + shards[s].file, stored), source);

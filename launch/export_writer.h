@@ -1,4 +1,5 @@
-/// Writing an export's weights: read in parts, converted, written at once, so that no rank holds more than a part.
+/// Writing an export's weights: read in parts, converted, written at once, so that no rank holds more than a
+/// part.
 #pragma once
 
 #include <string>
@@ -12,8 +13,8 @@ namespace hysparse {
 
 /// One tensor of an export.
 struct ExportTensor {
-  SafetensorsTensor stored;                          ///< name, dtype and shape as written
-  ExportName ours;                                   ///< the part of a parameter
+  SafetensorsTensor stored;                           ///< name, dtype and shape as written
+  ExportName ours;                                    ///< the part of a parameter
   const ParameterDeclaration* declaration = nullptr;  ///< null: zeros
 };
 

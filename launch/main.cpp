@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
                         .data_inspect = run_data_inspect,
                         .eval = run_eval,
                         .export_model = run_export,
+                        .import_model = run_import,
                         .generate = run_generate,
                         .verify = run_verify,
                         .verify_layout = run_verify_layout,

@@ -9,10 +9,10 @@
 
 namespace hysparse {
 
-/// Puts the tokenizer that the training data names into RUN/tokenizer. Does nothing for the byte tokenizer, which
-/// is built in, for data that names none, and when it is there already. Returns why it could not be kept (its file
-/// is gone, or has other ids than when the data was made), "" otherwise: training needs no tokenizer. Throws
-/// Failure when it cannot be written.
+/// Puts the tokenizer that the training data names into RUN/tokenizer. Does nothing for the byte tokenizer,
+/// which is built in, for data that names none, and when it is there already. Returns why it could not be kept
+/// (its file is gone, or has other ids than when the data was made), "" otherwise: training needs no tokenizer.
+/// Throws Failure when it cannot be written.
 std::string keep_tokenizer(const std::string& run_directory, const TokenFileInfo& data);
 
 /// What a checkpoint's data_state says of the tokenizer.

@@ -23,11 +23,18 @@ std::string exp_avg_sq_name(const std::string& parameter) {
   return "optim/exp_avg_sq/" + parameter;
 }
 
-std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters) {
+/// Whether a checkpoint holds moments: that of an import, before the first step, does not.
+bool has_moments(const CheckpointReader& reader, const ParameterSet& parameters) {
+  if (reader.info().step > 0) return true;
+  const std::vector<ParameterDeclaration>& all = parameters.declarations();
+  return std::any_of(all.begin(), all.end(), [&](const auto& d) { return reader.contains(exp_avg_name(d.name)); });
+}
+
+std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters, bool moments) {
   std::vector<TensorInfo> expected;
   for (const ParameterDeclaration& d : parameters.declarations()) {
     expected.push_back({d.name, d.shape, parameters.dtype()});
-    if (!d.trainable) continue;
+    if (!d.trainable || !moments) continue;
     expected.push_back({exp_avg_name(d.name), d.shape, parameters.dtype()});
     expected.push_back({exp_avg_sq_name(d.name), d.shape, parameters.dtype()});
   }
@@ -97,7 +104,8 @@ void require_same_run(const RunConfig& config, TrainingData& data, const Checkpo
 /// Reads all at once: a block of a file may hold parts of several tensors.
 TrainingProgress read_state(CheckpointReader& reader, ParameterSet& parameters, ShardedOptimizer& optimizer,
                             const Runtime& runtime) {
-  reader.require(expected_tensors(parameters));
+  const bool moments = has_moments(reader, parameters);
+  reader.require(expected_tensors(parameters, moments));
   std::vector<ReadRequest> requests;
   std::vector<std::pair<Tensor, Tensor>> to_gpu;
   for (const ParameterSet::Entry& e : parameters.entries())
@@ -111,6 +119,7 @@ TrainingProgress read_state(CheckpointReader& reader, ParameterSet& parameters, 
     requests.push_back({name, box, host});
   };
   for (const StatePiece& piece : optimizer.state()) {
+    if (!moments) break;  // they begin as zeros
     request(exp_avg_name(piece.name), piece.global_box, piece.exp_avg);
     request(exp_avg_sq_name(piece.name), piece.global_box, piece.exp_avg_sq);
   }

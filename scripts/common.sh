@@ -80,7 +80,7 @@ build() {
   shift
   if [ $# -gt 0 ]; then targets=(--target "$@"); fi
   if command -v ccache >/dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root
   fi
   quietly "build/$preset-configure.log" cmake --preset "$preset"
   quietly "build/$preset-build.log" cmake --build --preset "$preset" "${targets[@]}"
