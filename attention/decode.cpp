@@ -63,8 +63,7 @@ Tensor decode_sparse(const Stream& stream, const Tensor& q, const Tensor& k, con
 }
 
 Tensor decode_window(const Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-                     std::int64_t window, const Tensor& sinks, const DecodeShape& shape,
-                     const Tensor& out) {
+                     std::int64_t window, const Tensor& sinks, const DecodeShape& shape, const Tensor& out) {
   HYSPARSE_CHECK(window >= 1, "window {}", window);
   const std::int64_t keys = shape.position + q.dim(0);
   const std::int64_t needed = window > keys ? keys : std::min(keys, window + q.dim(0) - 1);

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "launch/cli_checkpoint.h"
 #include "launch/cli_data.h"
+#include "launch/cli_generate.h"
 #include "launch/cli_export.h"
 #include "launch/cli_parser.h"
 #include "launch/cli_tokenizer.h"
@@ -45,23 +46,6 @@ ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) 
   if (auto help = o.parse(arguments)) return PrintText{*help};
   o.finish();
   return eval;
-}
-
-ParsedCommand parse_generate(Options& o, const std::vector<std::string>& arguments) {
-  GenerateOptions generate;
-  o.text("CHECKPOINT|EXPORT", "DIR", generate.model, "run directory (latest step), step directory or export",
-         true);
-  o.text("--prompt", "TEXT", generate.prompt, "text to go on from (--prompt=TEXT when it begins with a dash)",
-         true);
-  o.integer("--max-tokens", generate.max_tokens, 1, std::numeric_limits<std::int32_t>::max(),
-            "tokens to generate at most [128]");
-  o.number("--temperature", generate.temperature, 0, std::numeric_limits<double>::max(),
-           "a number of at least 0", "0: the likeliest token [0]");
-  o.integer("--seed", generate.seed, 0, no_limit, "of the sampling [0]");
-  o.flag("--report-kv", generate.report_kv, "print the cache's bytes by layer kind, against full attention");
-  if (auto help = o.parse(arguments)) return PrintText{*help};
-  o.finish();
-  return generate;
 }
 
 ParsedCommand parse_verify(Options& o, const std::vector<std::string>& arguments) {

@@ -139,6 +139,14 @@ void Options::list(const std::string& name, const std::string& type, std::vector
   required_.emplace_back(name, name.starts_with("-") ? type : name);
 }
 
+void Options::texts(const std::string& name, const std::string& type, std::vector<std::string>& values,
+                    const std::string& help) {
+  app_->add_option(name, values, help)
+      ->type_name(type)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 void Options::add(const std::string& name, const std::string& type, const std::string& help, bool required,
                   const std::function<void(const std::string&)>& read) {
   CLI::Option* option =

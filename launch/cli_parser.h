@@ -44,6 +44,9 @@ class Options {
   /// Takes every argument up to the next option.
   void list(const std::string& name, const std::string& type, std::vector<std::string>& values,
             const std::string& help, bool required = false);
+  /// May be given several times, each with one value.
+  void texts(const std::string& name, const std::string& type, std::vector<std::string>& values,
+             const std::string& help);
   void footer(const std::string& text);
 
   bool given(const std::string& name) const;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch/data_inspection.h"
+#include "launch/generation.h"
 #include "launch/prepare.h"
 #include "parallel/process_group.h"
 
@@ -65,12 +66,15 @@ struct ImportOptions {
 
 /// generate CHECKPOINT|EXPORT --prompt TEXT
 struct GenerateOptions {
-  std::string model;  ///< as in EvalOptions
-  std::string prompt;
-  std::int64_t max_tokens = 128;
-  double temperature = 0.0;  ///< 0: the likeliest token
-  std::uint64_t seed = 0;
-  bool report_kv = false;  ///< print the cache's bytes by layer kind
+  std::string model;                        ///< as in EvalOptions; for kv_tokens also a config, CONFIG.yaml
+  std::vector<std::string> prompts;         ///< of the command line, before those of the file
+  std::optional<std::string> prompts_file;  ///< one of a line
+  GenerationConfig generation;
+  std::string dtype = "fp32";             ///< fp64 | fp32 | bf16
+  std::string device = "auto";            ///< auto | cpu | cuda
+  bool report_kv = false;                 ///< print the caches' bytes by layer kind
+  std::optional<std::int64_t> kv_tokens;  ///< only say what the cache of so many tokens takes
+  bool json = false;
 };
 
 /// verify CONFIG.yaml --layouts all|quick|"tp=2,pp=2;dp=4" [key.path=value ...]

@@ -95,7 +95,7 @@ class ExportSource final : public ModelSource {
     const Tensor rows =
         weights_.read_rows(class_tensor_name(format_, ours), begin, begin + box.shape[0], out.dtype());
     Box inside = box;
-    inside.offset[0] = 0;
+    inside.offset.set(0, 0);
     dispatch_float(out.dtype(), [&]<class T>() {
       for_each_run(whole_box(rows.shape()), inside, inside, [&](const ElementRun& run) {
         std::copy_n(rows.data<T>() + run.source, run.count, out.data<T>() + run.target);

@@ -20,8 +20,8 @@ struct Part {
 
 Part part_of(const ExportTensor& t, std::int64_t begin, std::int64_t rows) {
   Box box = whole_box(t.ours.shape);
-  box.offset[0] = begin;
-  box.shape[0] = rows;
+  box.offset.set(0, begin);
+  box.shape.set(0, rows);
   if (t.ours.expert >= 0) {
     Box stacked{{t.ours.expert}, {1}};
     for (int d = 0; d < box.shape.rank(); ++d) {

@@ -1,98 +1,161 @@
-// `hysparse generate`: continues a prompt with a bounded key/value cache.
+// `hysparse generate`: continues prompts with a bounded key/value cache.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
+#include <fstream>
 
 #include <unistd.h>
 
-#include "core/random.h"
-#include "data/stream_decoder.h"
-#include "data/tokenizer.h"
 #include "launch/commands.h"
+#include "launch/config.h"
+#include "launch/generate_report.h"
 #include "launch/loaded_model.h"
-#include "model/decoder.h"
+#include "launch/run_device.h"
 
 namespace hysparse {
 namespace {
 
-/// The likeliest token at temperature 0, else one drawn from softmax(logits / temperature) by the uniform
-/// number u.
-std::int32_t choose(const Tensor& logits, double temperature, double u) {
-  const float* l = logits.data<float>();
-  const std::int64_t best = std::max_element(l, l + logits.numel()) - l;
-  if (temperature == 0.0) return static_cast<std::int32_t>(best);
-  double total = 0;
-  const auto weight = [&](std::int64_t i) {
-    return std::exp((static_cast<double>(l[i]) - l[best]) / temperature);
-  };
-  for (std::int64_t i = 0; i < logits.numel(); ++i) total += weight(i);
-  double left = u * total;
-  for (std::int64_t i = 0; i < logits.numel(); ++i) {
-    left -= weight(i);
-    if (left < 0) return static_cast<std::int32_t>(i);
-  }
-  return static_cast<std::int32_t>(best);
+using Ids = std::vector<std::int32_t>;
+using Json = nlohmann::ordered_json;
+
+DType compute_dtype(const std::string& name) {
+  if (name == "fp64") return DType::f64;
+  if (name == "fp32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  throw_error("--dtype: {}: must be fp64, fp32 or bf16", name);
 }
 
-/// The cache is allocated whole: refuses one that this machine cannot hold.
-void require_memory(const ModelConfig& config, std::int64_t tokens, std::int64_t max_tokens) {
-  const std::int64_t bytes = kv_report(config, tokens, DType::f32).total_bytes;
+/// --prompt, then the lines of --prompts-file.
+std::vector<std::string> all_prompts(const GenerateOptions& options) {
+  std::vector<std::string> prompts = options.prompts;
+  if (!options.prompts_file) return prompts;
+  const std::string& path = *options.prompts_file;
+  std::ifstream file(path, std::ios::binary);
+  std::string line;
+  const std::size_t before = prompts.size();
+  while (std::getline(file, line)) {
+    if (line.ends_with('\r')) line.pop_back();
+    prompts.push_back(line);
+  }
+  if (file.bad() || !file.eof()) throw_error("--prompts-file: {}: cannot read it", path);
+  if (prompts.size() == before) throw_error("--prompts-file: {}: holds no line", path);
+  return prompts;
+}
+
+std::vector<Ids> encode_prompts(const std::vector<std::string>& prompts, const Tokenizer& tokenizer,
+                                const ModelConfig& config) {
+  std::vector<Ids> all;
+  for (const std::string& prompt : prompts) {
+    Ids& ids = all.emplace_back(tokenizer.encode(prompt));
+    if (ids.empty()) ids.push_back(tokenizer.eos_id());  // no text: the start of a document
+    const auto bad =
+        std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return id >= config.vocab_size; });
+    if (bad == ids.end()) continue;
+    throw_error("--prompt: number {} has token {}, the model's vocabulary has ids 0 to {} (tokenizer {})",
+                all.size(), *bad, config.vocab_size - 1, tokenizer.name());
+  }
+  return all;
+}
+
+/// Caches are allocated whole: refuses ones that this machine cannot hold.
+void require_memory(const LoadedModel& loaded, DType dtype, const std::vector<Ids>& prompts,
+                    const GenerationConfig& config) {
+  if (!loaded.stream().device.is_cpu()) return;
+  const std::int64_t bytes = generation_cache_bytes(loaded.source().config(), dtype, prompts, config);
   const std::int64_t machine = std::int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
   if (bytes <= machine) return;
-  throw_error("--max-tokens: {}: their keys and values take {} bytes, this machine has {}", max_tokens, bytes,
-              machine);
+  throw_error("--max-tokens: {}: their keys and values take {} bytes, this machine has {}", config.max_tokens,
+              bytes, machine);
 }
 
-void print_report(const ModelConfig& config, std::int64_t tokens, std::int64_t measured) {
-  const KvReport report = kv_report(config, tokens, DType::f32);
-  fmt::print("\nkey/value cache at {} tokens, f32:\n", tokens);
-  for (const auto& [type, kind] : report.kinds) {
-    fmt::print("  {:<18} {:>4} layers {:>14} bytes\n", layer_type_name(type), kind.layers, kind.bytes);
+/// Positions that the model never saw give what they give: a warning.
+void warn_of_length(const LoadedModel& loaded, const std::vector<Ids>& prompts,
+                    const GenerationConfig& config) {
+  std::size_t longest = 0;
+  for (const Ids& prompt : prompts) longest = std::max(longest, prompt.size());
+  const std::int64_t tokens = static_cast<std::int64_t>(longest) + config.max_tokens,
+                     trained = loaded.source().max_position_embeddings();
+  if (trained == 0 || tokens <= trained) return;
+  fmt::print(stderr,
+             "hysparse: warning: a prompt of {} tokens and --max-tokens {} may reach position {}; the model is "
+             "made for {} (max_position_embeddings)\n",
+             longest, config.max_tokens, tokens - 1, trained);
+}
+
+/// The model's sizes without its weights: of a config too.
+ModelConfig config_alone(const std::string& path) {
+  if (path.ends_with(".yaml") || path.ends_with(".yml")) return load_config(path, {}, std::nullopt).model;
+  return ModelSource::open(path)->config();
+}
+
+Json speed_json(std::int64_t tokens, double seconds) {
+  return {{"tokens", tokens},
+          {"seconds", seconds},
+          {"tokens_per_second", seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0}};
+}
+
+void print_json(const GenerateOptions& options, const LoadedModel& loaded, DType dtype,
+                const std::vector<std::string>& texts, const std::vector<Ids>& prompts,
+                const Generation& generation) {
+  Json sequences = Json::array();
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const Continuation& c = generation.continuations[i];
+    sequences.push_back({{"prompt", texts[i]},
+                         {"prompt_tokens", prompts[i].size()},
+                         {"text", c.text},
+                         {"tokens", c.tokens},
+                         {"end", generation_end_name(c.end)}});
   }
-  fmt::print("  {:<18} {:>4}        {:>14} bytes ({} allocated)\n", "together", "", report.total_bytes,
-             measured);
-  fmt::print("  {:<18} {:>4} layers {:>14} bytes, {:.2f} times as much\n", "all layers full",
-             config.num_layers(), report.full_attention_bytes,
-             static_cast<double>(report.full_attention_bytes) /
-                 static_cast<double>(std::max<std::int64_t>(1, report.total_bytes)));
+  Json j{{"model", loaded.source().description()},
+         {"dtype", options.dtype},
+         {"device", loaded.stream().device.is_cpu() ? "cpu" : "cuda"},
+         {"sequences", sequences},
+         {"prefill", speed_json(generation.prefill_tokens, generation.prefill_seconds)},
+         {"decode", speed_json(generation.decode_tokens, generation.decode_seconds)}};
+  if (options.report_kv) j["kv_cache"] = kv_json(loaded.source().config(), generation, dtype);
+  // A prompt may hold any bytes.
+  fmt::print("{}\n", j.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 }  // namespace
 
 int run_generate(Runtime& runtime, const GenerateOptions& options) {
   require_one_rank(runtime, "generate");
-  if (options.max_tokens < 1) throw_error("--max-tokens: {}: must be at least 1", options.max_tokens);
-  if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
-    throw_error("--temperature: {}: must be 0 or a positive number", options.temperature);
+  const DType dtype = compute_dtype(options.dtype);
+  if (options.kv_tokens) {
+    const ModelConfig config = config_alone(options.model);
+    if (options.json) {
+      fmt::print("{}\n", kv_json(config, *options.kv_tokens, dtype).dump());
+    } else {
+      print_kv(config, *options.kv_tokens, dtype);
+    }
+    return 0;
   }
-  LoadedModel loaded(options.model, DType::f32, false);
+  const Device device = choose_device("--device", options.device, dtype);
+  const std::vector<std::string> texts = all_prompts(options);
+  LoadedModel loaded(options.model, dtype, false, device);
   const ModelConfig& config = loaded.source().config();
   const auto tokenizer = make_tokenizer(loaded.source().tokenizer());
-  std::vector<std::int32_t> prompt = tokenizer->encode(options.prompt);
-  if (prompt.empty()) prompt.push_back(tokenizer->eos_id());  // an empty prompt: the start of a document
-  if (std::any_of(prompt.begin(), prompt.end(), [&](std::int32_t id) { return id >= config.vocab_size; })) {
-    throw_error("--prompt: has ids beyond the model's vocabulary of {} (tokenizer {})", config.vocab_size,
-                tokenizer->name());
-  }
+  const std::vector<Ids> prompts = encode_prompts(texts, *tokenizer, config);
+  require_memory(loaded, dtype, prompts, options.generation);
+  warn_of_length(loaded, prompts, options.generation);
 
-  const auto capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
-  require_memory(config, capacity, options.max_tokens);
-  Decoder decoder(loaded.model(), loaded.stream(), DType::f32, capacity);
-  Tensor logits;
-  for (const std::int32_t id : prompt) logits = decoder.step(id);
-
-  StreamDecoder text(*tokenizer);
-  fmt::print("{}", options.prompt);
-  const CounterRandom random(options.seed, "generate");
-  for (std::int64_t i = 0; i < options.max_tokens; ++i) {
-    const std::int32_t id = choose(logits, options.temperature, random.uniform(static_cast<std::uint64_t>(i)));
-    if (id == tokenizer->eos_id()) break;
-    fmt::print("{}", text.push(id));
+  const bool streaming = !options.json && prompts.size() == 1;
+  if (streaming) fmt::print("{}", texts[0]);
+  const auto show = [&](std::size_t, std::string_view text) {
+    fmt::print("{}", text);
     std::fflush(stdout);
-    if (i + 1 < options.max_tokens) logits = decoder.step(id);
+  };
+  const Generation generation =
+      generate(loaded.model(), loaded.stream(), dtype, *tokenizer, prompts, options.generation,
+               streaming ? show : std::function<void(std::size_t, std::string_view)>());
+  if (options.json) {
+    print_json(options, loaded, dtype, texts, prompts, generation);
+    return 0;
   }
-  fmt::print("{}\n", text.finish());
-  if (options.report_kv) print_report(config, decoder.tokens(), decoder.cache_bytes());
+  if (streaming) fmt::print("\n");
+  for (std::size_t i = 0; !streaming && i < texts.size(); ++i)
+    fmt::print("==> {} <==\n{}{}\n", i + 1, texts[i], generation.continuations[i].text);
+  if (options.report_kv) print_kv(config, generation, dtype);
   return 0;
 }
 

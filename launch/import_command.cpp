@@ -26,8 +26,8 @@ std::vector<Piece> read_share(const ModelSource& source, const std::vector<Param
   for (const ParameterDeclaration& d : declarations) {
     Box box = whole_box(d.shape);
     const std::int64_t rows = d.shape[0];
-    box.offset[0] = rows * rank / ranks;
-    box.shape[0] = rows * (rank + 1) / ranks - box.offset[0];
+    box.offset.set(0, rows * rank / ranks);
+    box.shape.set(0, rows * (rank + 1) / ranks - box.offset[0]);
     if (box.shape.numel() == 0) continue;
     const Piece piece{d.name, d.shape, box, Tensor::empty(box.shape, dtype)};
     const SourceRead read{&d, box, piece.data};

@@ -42,14 +42,17 @@ Tensor unrolled(const Tensor& ring, std::int64_t position, std::int64_t kept, co
 class DecoderRun {
  public:
   struct Sequence {
-    std::int64_t position;  ///< of its first new token
+    std::int64_t position;    ///< of its first new token
     std::int64_t begin, end;  ///< its rows
     std::vector<const LayerCache*> layers;
     std::optional<BlockLists> blocks;  ///< the last full layer's choice
   };
 
   DecoderRun(const Model& model, const Stream& stream, std::vector<Sequence> sequences)
-      : model_(model), c_(model.config()), tape_(stream, {.recording = false}), sequences_(std::move(sequences)) {}
+      : model_(model),
+        c_(model.config()),
+        tape_(stream, {.recording = false}),
+        sequences_(std::move(sequences)) {}
 
   /// The final hidden states, normed, of all rows.
   Var hidden(const Tensor& tokens) {
@@ -77,8 +80,8 @@ class DecoderRun {
       return rope_table(stream(), rope, s.position, s.end - s.begin, dtype);
     };
     if (sequences_.size() == 1 || rope.rotary_dim == 0) return of(sequences_[0]);
-    const Tensor all = Tensor::empty({sequences_.back().end, rope.rotary_dim}, accumulation_dtype(dtype),
-                                     stream().device);
+    const Tensor all =
+        Tensor::empty({sequences_.back().end, rope.rotary_dim}, accumulation_dtype(dtype), stream().device);
     for (const Sequence& s : sequences_) all.slice(s.begin, s.end).copy_from(of(s));
     return all;
   }
@@ -124,14 +127,14 @@ class DecoderRun {
     std::optional<SelectionConfig> selection;
     if (model_.layers()[index].feeds_followers)
       selection = SelectionConfig{c_.sparse_block_size, c_.top_blocks()};
-    s.blocks =
-        decode_full(stream(), rows.q, cache.k, cache.v, shape(s.position), selection, rows.first).blocks;
+    s.blocks = decode_full(stream(), rows.q, cache.k, cache.v, shape(s.position), selection, rows.first).blocks;
   }
 
   void sparse(std::size_t index, const Sequence& s, const Rows& rows) const {
     const LayerCache& source = *s.layers[c_.share_kv ? oracle_layer_ : index];
     decode_sparse(stream(), rows.q, source.k, source.v, *s.blocks,
-                  value_or_none(model_.layers()[index].attention.sparse_sinks()), shape(s.position), rows.first);
+                  value_or_none(model_.layers()[index].attention.sparse_sinks()), shape(s.position),
+                  rows.first);
   }
 
   /// Whether the new tokens push out ones that the first of them still see.

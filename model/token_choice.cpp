@@ -29,7 +29,38 @@ std::int32_t TokenChoice::likeliest() const {
   return static_cast<std::int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
 }
 
-std::int32_t TokenChoice::choose(std::span<const float> logits, double u) {
+/// Of order_, the likeliest first, of equals the lower.
+void TokenChoice::keep_likeliest(std::int64_t count) {
+  const auto before = [&](std::int32_t a, std::int32_t b) {
+    const double x = logits_[static_cast<std::size_t>(a)], y = logits_[static_cast<std::size_t>(b)];
+    return x > y || (x == y && a < b);
+  };
+  if (count < static_cast<std::int64_t>(order_.size())) {
+    std::nth_element(order_.begin(), order_.begin() + count, order_.end(), before);
+    order_.resize(static_cast<std::size_t>(count));
+  }
+  std::sort(order_.begin(), order_.end(), before);
+}
+
+/// Keeps the likeliest of order_ whose weights reach top_p of the sum. Few do, as a rule: sorts no more than
+/// needed.
+void TokenChoice::keep_share() {
+  double total = 0;
+  for (const std::int32_t id : order_) total += weights_[static_cast<std::size_t>(id)];
+  const std::vector<std::int32_t> all = order_;
+  for (std::int64_t sorted = 256;; sorted *= 8) {
+    order_ = all;
+    keep_likeliest(sorted);
+    double sum = 0;
+    for (std::size_t kept = 0; kept < order_.size(); ++kept) {
+      sum += weights_[static_cast<std::size_t>(order_[kept])];
+      if (sum >= config_.top_p * total) return order_.resize(kept + 1);
+    }
+    if (order_.size() == all.size()) return;
+  }
+}
+
+std::int32_t TokenChoice::choose(std::span<const double> logits, double u) {
   HYSPARSE_CHECK(logits.size() == logits_.size(), "{} logits for {} tokens", logits.size(), logits_.size());
   std::copy(logits.begin(), logits.end(), logits_.begin());
   for (const std::int32_t id : seen_ids_) {
@@ -37,42 +68,29 @@ std::int32_t TokenChoice::choose(std::span<const float> logits, double u) {
     logit = logit > 0 ? logit / config_.repetition_penalty : logit * config_.repetition_penalty;
   }
   if (std::any_of(logits_.begin(), logits_.end(), [](double x) { return std::isnan(x); }))
-    throw_failure("generation: a logit is not a number");
+    throw_failure("generate: a logit is not a number: the weights are damaged, or training diverged");
   if (config_.temperature == 0) return likeliest();
 
   const double largest = logits_[static_cast<std::size_t>(likeliest())];
-  const auto weight = [&](std::int32_t id) {
-    return std::exp((logits_[static_cast<std::size_t>(id)] - largest) / config_.temperature);
-  };
+  weights_.resize(logits_.size());
+  for (std::size_t i = 0; i < logits_.size(); ++i)
+    weights_[i] = std::exp((logits_[i] - largest) / config_.temperature);
   order_.resize(logits_.size());
   std::iota(order_.begin(), order_.end(), 0);
-  const auto before = [&](std::int32_t a, std::int32_t b) {
-    const double x = logits_[static_cast<std::size_t>(a)], y = logits_[static_cast<std::size_t>(b)];
-    return x > y || (x == y && a < b);
-  };
-  if (config_.top_k > 0 && config_.top_k < static_cast<std::int64_t>(order_.size())) {
-    std::nth_element(order_.begin(), order_.begin() + config_.top_k, order_.end(), before);
-    order_.resize(static_cast<std::size_t>(config_.top_k));
-  }
-  std::sort(order_.begin(), order_.end(), before);
-  weights_.clear();
-  for (const std::int32_t id : order_) weights_.push_back(weight(id));
+  if (config_.top_k > 0) keep_likeliest(config_.top_k);
+  if (config_.top_p < 1) keep_share();
+  if (config_.min_p > 0)  // the likeliest weighs 1
+    std::erase_if(order_,
+                  [&](std::int32_t id) { return weights_[static_cast<std::size_t>(id)] < config_.min_p; });
 
-  double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
-  if (config_.top_p < 1) {
-    double sum = 0;
-    std::size_t kept = 0;
-    while (kept < weights_.size() && sum < config_.top_p * total) sum += weights_[kept++];
-    weights_.resize(std::max<std::size_t>(1, kept));
-  }
-  while (weights_.size() > 1 && weights_.back() < config_.min_p) weights_.pop_back();  // weights_[0] is 1
-  total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  double total = 0;
+  for (const std::int32_t id : order_) total += weights_[static_cast<std::size_t>(id)];
   double left = u * total;
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    left -= weights_[i];
-    if (left < 0) return order_[i];
+  for (const std::int32_t id : order_) {
+    left -= weights_[static_cast<std::size_t>(id)];
+    if (left < 0) return id;
   }
-  return order_[weights_.size() - 1];
+  return likeliest();  // rounding left a rest
 }
 
 }  // namespace hysparse

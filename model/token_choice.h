@@ -23,20 +23,22 @@ class TokenChoice {
 
   /// Counts `ids` as there, for the penalty.
   void add(std::span<const std::int32_t> ids);
-  /// The token for the uniform number u in [0, 1): the first, from the likeliest down and of equals from the
-  /// lower, at which the sum of the probabilities of the kept tokens exceeds u. At least one token is always
-  /// kept. Throws Failure when a logit is not a number.
-  std::int32_t choose(std::span<const float> logits, double u);
+  /// The token for the uniform number u in [0, 1), by the probabilities of the kept tokens, of which there is
+  /// always one: a pure function of logits, what was added, u and the config. Throws Failure when a logit is
+  /// not a number.
+  std::int32_t choose(std::span<const double> logits, double u);
 
  private:
   std::int32_t likeliest() const;
+  void keep_likeliest(std::int64_t count);
+  void keep_share();
 
   const TokenChoiceConfig config_;
   std::vector<bool> seen_;
   std::vector<std::int32_t> seen_ids_;
-  std::vector<double> logits_;        // after the penalty
-  std::vector<std::int32_t> order_;  // ids of the kept tokens, the likeliest first
-  std::vector<double> weights_;       // of those, exp(logit - largest)
+  std::vector<double> logits_;       // after the penalty
+  std::vector<std::int32_t> order_;  // ids of the kept tokens
+  std::vector<double> weights_;      // of all, exp((logit - largest) / temperature)
 };
 
 }  // namespace hysparse

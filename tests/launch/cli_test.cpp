@@ -35,6 +35,20 @@ TEST(CommandLine, Train) {
   EXPECT_TRUE(parsed<TrainOptions>({"train", "--print-config", "x.yaml"}).print_config);
 }
 
+TEST(CommandLine, TokenizerTrain) {
+  const auto train =
+      parsed<TokenizerTrainOptions>({"tokenizer", "train", "--input", "a", "b", "--vocab-size", "512",
+                                     "--output", "t.json", "--style", "qwen", "--workers", "2"});
+  EXPECT_EQ(train.inputs, (Arguments{"a", "b"}));
+  EXPECT_EQ(train.vocab_size, 512);
+  EXPECT_EQ(train.output, "t.json");
+  EXPECT_EQ(train.style, "qwen");
+  EXPECT_EQ(train.workers, 2);
+  EXPECT_EQ(problems_of({"tokenizer", "use", "--input", "a", "--vocab-size", "99", "--output", "t.json"}),
+            (Arguments{"tokenizer: --vocab-size: 99: must be an integer of at least 259",
+                       "tokenizer: use: unknown; there is: train"}));
+}
+
 TEST(CommandLine, Prepare) {
   const auto prepare = parsed<PrepareConfig>({"prepare", "--input", "a", "b", "--tokenizer", "byte", "--output",
                                               "o.h5", "--text-key", "body", "--workers", "3", "--valid-output",

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/memory.h"
 #include "core/ops/linear.h"
 #include "data/formats/raw_tokens.h"
 #include "launch/config.h"
@@ -99,8 +100,8 @@ TEST_P(GoldenDecoder, AnyBatchGivesTheTrainingForward) {
       KvCache& cache = caches[static_cast<std::size_t>(s)];
       if (step < 2 * s || cache.tokens() == cache.capacity()) continue;
       const std::int64_t wanted = s == 0 ? 1 : s == 1 ? 9 : 1 + (step + s) % 3;
-      pieces.push_back({&cache, golden.part(cache.tokens(),
-                                            std::min(cache.capacity(), cache.tokens() + wanted))});
+      pieces.push_back(
+          {&cache, golden.part(cache.tokens(), std::min(cache.capacity(), cache.tokens() + wanted))});
     }
     left = static_cast<std::int64_t>(pieces.size());
     if (left == 0) break;
@@ -134,10 +135,10 @@ TEST(Decoder, MemoryOfAPromptIsBoundedByTheChunk) {
   while (prompt.size() < 6000) prompt.insert(prompt.end(), golden.tokens.begin(), golden.tokens.end());
   const auto beside = [&](std::int64_t chunk) {
     KvCache cache(golden.config(), static_cast<std::int64_t>(prompt.size()), DType::f64);
-    const std::int64_t before = MemoryCounter::bytes();
-    MemoryCounter::reset_peak();
+    const std::int64_t before = memory_use().live_bytes;
+    reset_memory_peak();
     decoder.prefill(cache, prompt, chunk);
-    return MemoryCounter::peak() - before;
+    return memory_use().peak_bytes - before;
   };
   const std::int64_t small = beside(64), large = beside(6000);
   EXPECT_LT(8 * small, large) << small << " and " << large;
