@@ -187,6 +187,22 @@ std::uint64_t xxh3(const void* bytes, std::int64_t count) {
   return XXH3_64bits(bytes, static_cast<std::size_t>(count));
 }
 
+struct Xxh3::State : XXH3_state_t {};
+
+Xxh3::Xxh3() : state_(static_cast<State*>(XXH3_createState()), [](State* state) { XXH3_freeState(state); }) {
+  if (state_ == nullptr || XXH3_64bits_reset(state_.get()) != XXH_OK) throw_failure("no memory for a checksum");
+}
+
+void Xxh3::add(const void* bytes, std::int64_t count) {
+  XXH3_64bits_update(state_.get(), bytes, static_cast<std::size_t>(count));
+}
+
+std::uint64_t Xxh3::digest() {
+  const std::uint64_t hash = XXH3_64bits_digest(state_.get());
+  XXH3_64bits_reset(state_.get());
+  return hash;
+}
+
 std::string hex_text(std::uint64_t hash) {
   return fmt::format("{:016x}", hash);
 }

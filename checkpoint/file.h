@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,6 +70,18 @@ std::string read_text_file(const std::string& path, std::int64_t limit);
 
 /// XXH3 (64 bits).
 std::uint64_t xxh3(const void* bytes, std::int64_t count);
+/// The same of bytes that come in parts.
+class Xxh3 {
+ public:
+  Xxh3();
+  void add(const void* bytes, std::int64_t count);
+  /// Of all since the last digest.
+  std::uint64_t digest();
+
+ private:
+  struct State;
+  std::unique_ptr<State, void (*)(State*)> state_;
+};
 /// As 16 hexadecimal digits.
 std::string hex_text(std::uint64_t hash);
 std::string xxh3_hex(std::string_view bytes);

@@ -87,7 +87,7 @@ void SafetensorsReader::add_index(const std::string& directory, const std::strin
     const std::size_t first = entries_.size();
     add_file(directory + "/" + file);
     const auto unnamed = std::remove_if(entries_.begin() + static_cast<std::ptrdiff_t>(first), entries_.end(),
-                                        [&](const SafetensorsEntry& entry) {
+                                        [&expected = expected](const SafetensorsEntry& entry) {
                                           const auto at = expected.find(entry.name);
                                           if (at == expected.end()) return true;
                                           at->second = true;

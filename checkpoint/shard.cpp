@@ -1,8 +1,6 @@
 #include "checkpoint/shard.h"
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 
 #include "checkpoint/region.h"
 #include "core/hdf5.h"
@@ -79,30 +77,31 @@ FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces,
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return plan.offsets[a] < plan.offsets[b]; });
 
-  const auto mixed = std::make_unique_for_overwrite<char[]>(
-      static_cast<std::size_t>(std::min(checksum_block_bytes, digest.bytes)));
-  std::size_t first = 0;  // the first piece that reaches into the block
+  Xxh3 hash;
+  std::vector<char> structure;  // of HDF5, between the pieces: it is in the file already
+  std::size_t next = 0;         // the first piece that is not written to its end
   for (std::int64_t begin = 0; begin < digest.bytes; begin += checksum_block_bytes) {
     before_block();
     const std::int64_t end = std::min(begin + checksum_block_bytes, digest.bytes);
-    const auto piece_end = [&](std::size_t at) { return plan.offsets[at] + pieces[at].data.bytes(); };
-    while (first < order.size() && piece_end(order[first]) <= begin) ++first;
-    const char* block = nullptr;
-    if (first < order.size() && plan.offsets[order[first]] <= begin && piece_end(order[first]) >= end) {
-      block = static_cast<const char*>(pieces[order[first]].data.raw()) + begin - plan.offsets[order[first]];
-    } else {  // some of HDF5's structures, or of several pieces
-      file.read(begin, mixed.get(), end - begin);
-      for (std::size_t i = first; i < order.size() && plan.offsets[order[i]] < end; ++i) {
-        const std::int64_t at = plan.offsets[order[i]];
-        const std::int64_t from = std::max(at, begin), to = std::min(piece_end(order[i]), end);
-        std::memcpy(mixed.get() + from - begin,
-                    static_cast<const char*>(pieces[order[i]].data.raw()) + from - at,
-                    static_cast<std::size_t>(to - from));
+    for (std::int64_t at = begin; at < end;) {
+      const std::int64_t piece_at = next < order.size() ? plan.offsets[order[next]] : digest.bytes;
+      if (at < piece_at) {
+        const std::int64_t count = std::min(end, piece_at) - at;
+        structure.resize(static_cast<std::size_t>(count));
+        file.read(at, structure.data(), count);
+        hash.add(structure.data(), count);
+        at += count;
+        continue;
       }
-      block = mixed.get();
+      const Tensor& data = pieces[order[next]].data;
+      const std::int64_t count = std::min(end, piece_at + data.bytes()) - at;
+      const char* const bytes = static_cast<const char*>(data.raw()) + at - piece_at;
+      hash.add(bytes, count);
+      file.write(at, bytes, count);
+      at += count;
+      if (at == piece_at + data.bytes()) ++next;
     }
-    digest.blocks.push_back(xxh3(block, end - begin));
-    file.write(begin, block, end - begin);
+    digest.blocks.push_back(hash.digest());
     file.start_sync(begin, end - begin);
   }
   file.sync();

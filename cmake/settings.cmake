@@ -37,6 +37,11 @@ if(HYSPARSE_SANITIZE)
   endif()
   target_link_options(hysparse_settings INTERFACE -fsanitize=${HYSPARSE_SANITIZE})
 endif()
+if(HYSPARSE_FUZZ)
+  hysparse_cxx_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+    -g1 -O1)
+  target_link_options(hysparse_settings INTERFACE -fsanitize=address,undefined)
+endif()
 
 # hysparse_library(NAME SOURCES a.cpp ... [CUDA_SOURCES cuda/a.cu cuda/b.cpp ...] DEPENDS hysparse::core ...
 # [PRIVATE_DEPENDS ...]): CUDA_SOURCES belong to builds with HYSPARSE_CUDA only.

@@ -3,9 +3,9 @@
 #include <cmath>
 #include <limits>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "core/printable.h"
+#include "core/strict_json.h"
 #include "export/format.h"
 
 namespace hysparse {
@@ -14,6 +14,11 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr double max_size = std::numeric_limits<std::int32_t>::max();
+
+/// A value of a file in a message.
+std::string shown(const Json& value) {
+  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
 
 /// Look-ups that gather problems instead of stopping at the first.
 class ClassReader {
@@ -57,7 +62,7 @@ class ClassReader {
   bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
   void problem(const std::string& text) { problems_.push_back(file_ + ": " + text); }
   void wrong(const char* key, const Json& value, const char* allowed) {
-    problem(fmt::format("{}: {}: must be {}", key, value.dump(), allowed));
+    problem(fmt::format("{}: {}: must be {}", key, shown(value), allowed));
   }
   std::int64_t integer(const char* key, std::optional<std::int64_t> missing = std::nullopt) {
     if (!has(key)) {
@@ -177,13 +182,13 @@ class ClassReader {
 }  // namespace
 
 ExportFormat format_of_config(const std::string& text, const std::string& file) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json json = parse_json(text, file);
   if (!json.is_object() || !json.contains("model_type")) return ExportFormat::hysparse;  // its reader judges
   const Json& type = json["model_type"];
   const auto format = type.is_string() ? export_format_from(type.get<std::string>()) : std::nullopt;
   if (!format) {
     throw_error("{}: model_type: {}: must be hysparse, qwen3_moe, mixtral, glm4_moe or qwen3", file,
-                type.dump());
+                shown(type));
   }
   return *format;
 }
@@ -191,8 +196,8 @@ ExportFormat format_of_config(const std::string& text, const std::string& file) 
 ModelConfig config_from_class_json(ExportFormat format, const std::string& text, const std::string& file,
                                    const ExportedWeights& weights) {
   if (format == ExportFormat::hysparse) return model_config_from_json(text, file, weights);
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) throw_error("{}: not a JSON object", file);
+  const Json json = parse_json(text, file);
+  if (!json.is_object()) throw_error("{}: not a JSON object", file);
   return ClassReader(json, file, format).read();
 }
 

@@ -58,7 +58,7 @@ ParsedCommand parse_generate(Options& o, const std::vector<std::string>& argumen
   o.choice("--dtype", {"fp64", "fp32", "bf16"}, generate.dtype, "compute dtype; fp64: CPU, bf16: GPU [fp32]");
   o.choice("--device", {"auto", "cpu", "cuda"}, generate.device, "auto: the GPU where there is one [auto]");
   o.flag("--report-kv", generate.report_kv, "print the cache's bytes by layer kind, against full attention");
-  o.integer("--kv-tokens", generate.kv_tokens, 1, Options::no_limit,
+  o.integer("--kv-tokens", generate.kv_tokens, 1, most_tokens,
             "with --report-kv: by formula, for N tokens; the model may be a CONFIG.yaml; generates nothing");
   o.flag("--json", generate.json, "print one JSON object at the end");
   o.footer(

@@ -41,6 +41,7 @@ ParsedCommand parse_eval(Options& o, const std::vector<std::string>& arguments) 
   o.choice("--dtype", {"fp64", "fp32", "bf16"}, eval.dtype, "compute dtype; fp64: CPU, bf16: GPU [fp32]");
   o.choice("--device", {"auto", "cpu", "cuda"}, eval.device, "auto: the GPU where there is one [auto]");
   o.text("--grads", "OUT.safetensors", eval.grads, "write d(mean loss)/d(parameter) there");
+  o.text("--logits", "OUT.safetensors", eval.logits, "write the windows' logits there");
   o.flag("--document-mask", eval.document_mask, "keep attention inside documents, as data.document_mask");
   o.flag("--json", eval.json, "print one JSON object");
   if (auto help = o.parse(arguments)) return PrintText{*help};

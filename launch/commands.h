@@ -42,6 +42,7 @@ struct EvalOptions {
   std::string dtype = "fp32";           ///< fp64 | fp32 | bf16
   std::string device = "auto";          ///< auto | cpu | cuda
   std::optional<std::string> grads;     ///< safetensors file for d(mean loss)/d(parameter)
+  std::optional<std::string> logits;    ///< safetensors file for the logits of the windows
   bool document_mask = false;
   bool json = false;
 };

@@ -40,6 +40,19 @@ void write_gradients(const LoadedModel& loaded, const std::string& path, DType d
   writer.finish();
 }
 
+/// The logits of the windows that were read: "window.N" [seq_len, V].
+void write_logits(const LoadedModel& loaded, WindowSource& source, std::int64_t windows,
+                  const std::string& path, DType dtype) {
+  std::vector<SafetensorsTensor> tensors;
+  const Shape shape{source.seq_len(), loaded.source().config().vocab_size};
+  for (std::int64_t i = 0; i < windows; ++i) tensors.push_back({fmt::format("window.{}", i), dtype, shape});
+  SafetensorsWriter writer = SafetensorsWriter::to_file(path, tensors);
+  for (std::int64_t i = 0; i < windows; ++i)
+    writer.write(tensors[static_cast<std::size_t>(i)].name,
+                 window_logits(loaded.model(), source, i, loaded.stream()));
+  writer.finish();
+}
+
 /// The vocabulary that a dataset says it has, against the model's.
 void require_vocabulary(const TokenDataset& tokens, const ModelConfig& config) {
   if (tokens.info().vocab_size > config.vocab_size) {
@@ -64,17 +77,16 @@ void require_ids(const TokenStream& tokens, std::int64_t count, const ModelConfi
   }
 }
 
-/// Refuses, before any work, a name for the gradients that cannot be written or that is an input.
-void require_output(const EvalOptions& options) {
-  if (!options.grads) return;
-  require_writable_file("--grads", *options.grads);
+/// Refuses, before any work, a name for a file to write that cannot be written or that is an input.
+void require_output(const EvalOptions& options, const char* key, const std::optional<std::string>& file) {
+  if (!file) return;
+  require_writable_file(key, *file);
   std::error_code error;
-  if (fs::equivalent(*options.grads, options.data, error))
-    throw_error("--grads: {}: is the file of --data", *options.grads);
-  const fs::path parent = fs::path(*options.grads).parent_path();
+  if (fs::equivalent(*file, options.data, error)) throw_error("{}: {}: is the file of --data", key, *file);
+  const fs::path parent = fs::path(*file).parent_path();
   const bool beside = fs::equivalent(parent.empty() ? "." : parent, options.model, error);
-  if (beside && fs::path(*options.grads).filename().string().starts_with("model"))
-    throw_error("--grads: {}: is a name of the model's own files", *options.grads);
+  if (beside && fs::path(*file).filename().string().starts_with("model"))
+    throw_error("{}: {}: is a name of the model's own files", key, *file);
 }
 
 }  // namespace
@@ -86,7 +98,10 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   if (options.seq_len < 1) throw_error("--seq-len: {}: must be at least 1", options.seq_len);
   if (options.batches && *options.batches < 1)
     throw_error("--batches: {}: must be at least 1", *options.batches);
-  require_output(options);
+  require_output(options, "--grads", options.grads);
+  require_output(options, "--logits", options.logits);
+  if (options.logits && options.document_mask)
+    throw_error("--logits: {}: not with --document-mask", *options.logits);
   const auto tokens = with_key("--data", [&] { return open_token_dataset(options.data); });
   if (options.document_mask && tokens->format() == TokenFormat::raw)
     throw_error("--document-mask: {}: int32 tokens do not say where documents begin", options.data);
@@ -98,6 +113,8 @@ int run_eval(Runtime& runtime, const EvalOptions& options) {
   const Evaluation result = evaluate(loaded.model(), windows, count, loaded.stream(), options.grads.has_value(),
                                      options.document_mask);
   if (options.grads) write_gradients(loaded, *options.grads, dtype == DType::f64 ? DType::f64 : DType::f32);
+  const DType written = dtype == DType::f64 ? DType::f64 : DType::f32;
+  if (options.logits) write_logits(loaded, windows, count, *options.logits, written);
   if (options.json) {
     const nlohmann::ordered_json line{
         {"loss", result.loss},           {"tokens", result.tokens},

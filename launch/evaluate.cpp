@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/ops/linear.h"
 #include "core/ops/scalar.h"
 #include "core/ops/vocabulary.h"
 #include "data/loader.h"
@@ -36,6 +37,16 @@ Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windo
   }
   total.loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, total.tokens));
   return total;
+}
+
+Tensor window_logits(const Model& model, WindowSource& source, std::int64_t window, const Stream& stream) {
+  const Batch batch = load_windows(source, window, window + 1, 1, false);
+  check_tokens(batch.inputs, model.embedding().name, model.config().vocab_size);
+  Tape tape(stream, {.recording = false});
+  const MicroBatch there{batch.inputs.to_device(stream.device), batch.targets.to_device(stream.device), 1,
+                         source.seq_len()};
+  LossResult unused;
+  return linear(tape, model.hidden(tape, there, &unused), model.head()).value.to_device(Device{});
 }
 
 }  // namespace hysparse

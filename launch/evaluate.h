@@ -21,4 +21,7 @@ struct Evaluation {
 Evaluation evaluate(const Model& model, WindowSource& source, std::int64_t windows, const Stream& stream,
                     bool gradients, bool document_mask = false);
 
+/// Logits [seq_len, V] of a window, by the forward pass of training. Throws as evaluate does.
+Tensor window_logits(const Model& model, WindowSource& source, std::int64_t window, const Stream& stream);
+
 }  // namespace hysparse

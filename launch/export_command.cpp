@@ -53,8 +53,7 @@ Place require_place(const ExportOptions& options) {
   }
   if (fs::equivalent(output, options.checkpoint, error))
     throw_error("--output: {}: is the model to export", options.output);
-  if (fs::exists(output, error) && !fs::is_directory(output, error))
-    throw_error("--output: {}: not a directory", options.output);
+  make_writable_directory("--output", options.output);
   for (const fs::path& path : {place.output, place.made}) {
     if (!fs::is_directory(path, error)) continue;
     const std::string name = foreign_name(path);
@@ -63,8 +62,9 @@ Place require_place(const ExportOptions& options) {
                   path.string(), name);
     }
   }
-  const fs::path parent = output.parent_path();
-  make_writable_directory("--output", parent.string());
+  const std::string parent = output.parent_path().string();
+  const std::string reason = why_not_writable(parent);
+  if (!reason.empty()) throw_error("--output: {}: cannot write in directory {}: {}", options.output, parent, reason);
   return place;
 }
 
@@ -147,7 +147,7 @@ void put_in_place(const Place& place) {
       fs::remove_all(place.made, error);
       return;
     }
-    fs::remove_all(place.output, error);
+    fs::remove_all(place.output);
   }
   rename_durably(place.made.string(), place.output.string());
 }

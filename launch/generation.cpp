@@ -27,9 +27,9 @@ std::uint64_t hash_of(const Ids& prompt) {
 /// A prompt on its way.
 class Sequence {
  public:
-  Sequence(std::size_t index, const Ids& prompt, const ModelConfig& model, DType dtype, Device device,
+  Sequence(std::size_t place, const Ids& prompt, const ModelConfig& model, DType dtype, Device device,
            const Tokenizer& tokenizer, const GenerationConfig& config)
-      : index(index),
+      : index(place),
         cache(model, capacity_of(prompt, config), dtype, device),
         tokenizer_(tokenizer),
         config_(config),

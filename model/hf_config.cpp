@@ -3,9 +3,9 @@
 #include <cmath>
 #include <limits>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "core/printable.h"
+#include "core/strict_json.h"
 
 namespace hysparse {
 namespace {
@@ -14,6 +14,11 @@ using Json = nlohmann::json;
 
 /// Sizes stay below 2^31, so that products of two fit 64 bits.
 constexpr double max_size = std::numeric_limits<std::int32_t>::max();
+
+/// A value of a file in a message.
+std::string shown(const Json& value) {
+  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
 
 /// Typed look-ups that gather problems instead of stopping at the first.
 class Reader {
@@ -60,7 +65,7 @@ class Reader {
     return T(1);
   }
   void wrong(const char* key, const char* allowed) {
-    problem(fmt::format("{}: {}: must be {}", key, json_[key].dump(), allowed));
+    problem(fmt::format("{}: {}: must be {}", key, shown(json_[key]), allowed));
   }
 
   const Json& json_;
@@ -77,7 +82,7 @@ void read_layer_types(Reader& reader, const Json& json, ModelConfig& config) {
     const auto type = entry.is_string() ? layer_type_from(entry.get<std::string>()) : std::nullopt;
     if (!type) {
       return reader.problem(fmt::format(
-          "layer_types: {}: must be full_attention, sparse_attention or sliding_attention", entry.dump()));
+          "layer_types: {}: must be full_attention, sparse_attention or sliding_attention", shown(entry)));
     }
     config.layer_types.push_back(*type);
   }
@@ -93,7 +98,8 @@ GateKind read_gate(Reader& reader, const char* key, const ModelConfig& config, c
   if (reader.has(key)) {
     const std::string name = reader.text(key, "none");
     const auto kind = gate_from(name);
-    if (!kind) reader.problem(fmt::format("{}: {}: must be none, headwise or elementwise", key, name));
+    if (!kind)
+      reader.problem(fmt::format("{}: {}: must be none, headwise or elementwise", key, printable(name)));
     return kind.value_or(GateKind::none);
   }
   const auto shape = weights.shape(weight);
@@ -147,7 +153,7 @@ void read_moe(Reader& reader, ModelConfig& config, const ExportedWeights& weight
   moe.shared_experts = reader.integer("n_shared_experts", sized ? shared->front() / moe.intermediate_size : 0);
   const std::string scoring = reader.text("scoring_func", "softmax");
   if (scoring != "softmax" && scoring != "sigmoid") {
-    reader.problem(fmt::format("scoring_func: {}: must be softmax or sigmoid", scoring));
+    reader.problem(fmt::format("scoring_func: {}: must be softmax or sigmoid", printable(scoring)));
   }
   moe.scoring = scoring == "sigmoid" ? RouterScoring::sigmoid : RouterScoring::softmax;
   moe.normalize_top_k = reader.boolean("norm_topk_prob", true);
@@ -160,8 +166,8 @@ void read_moe(Reader& reader, ModelConfig& config, const ExportedWeights& weight
 
 ModelConfig model_config_from_json(const std::string& text, const std::string& file,
                                    const ExportedWeights& weights) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) throw_error("{}: not a JSON object", file);
+  const Json json = parse_json(text, file);
+  if (!json.is_object()) throw_error("{}: not a JSON object", file);
   Reader reader(json, file);
   ModelConfig config;
   read_layer_types(reader, json, config);
@@ -198,7 +204,7 @@ ModelConfig model_config_from_json(const std::string& text, const std::string& f
 }
 
 std::int64_t max_positions_from_json(const std::string& text) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json json = parse_json(text, "config.json");
   if (!json.is_object() || !json.contains("max_position_embeddings")) return 0;
   const Json& v = json["max_position_embeddings"];
   return v.is_number_integer() ? v.get<std::int64_t>() : 0;

@@ -14,7 +14,7 @@ namespace hysparse {
 namespace {
 
 constexpr std::size_t max_pattern_bytes = 64 << 10;
-constexpr std::uint32_t max_steps = 100'000'000;  // of one search
+constexpr std::uint32_t max_steps = 10'000'000;  // of one search
 constexpr std::size_t jit_stack_bytes = 32 << 10, max_jit_stack_bytes = 16 << 20;
 
 // What \s and \w mean to Oniguruma, inside a class. (PCRE2's \s takes U+180E, its \w no marks.)

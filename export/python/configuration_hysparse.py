@@ -72,7 +72,6 @@ class HySparseConfig(PretrainedConfig):
         self.num_key_value_heads = num_key_value_heads
         self.head_dim = head_dim
         self.intermediate_size = intermediate_size
-        self.layer_types = layer_types
         self.sliding_window = sliding_window
         self.sparse_block_size = sparse_block_size
         self.sparse_topk_tokens = sparse_topk_tokens
@@ -97,12 +96,14 @@ class HySparseConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.initializer_range = initializer_range
         self.use_cache = use_cache
-        self.validate_layer_type()
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
         self.tie_word_embeddings = tie_word_embeddings
+        # After the base class, whose checks know no sparse_attention.
+        self.layer_types = layer_types
+        self.validate()
 
-    def validate_layer_type(self):
-        """Of transformers' own, which knows no sparse_attention."""
+    def validate(self):
+        """In place of the base class's."""
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types: {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
         for layer, kind in enumerate(self.layer_types):

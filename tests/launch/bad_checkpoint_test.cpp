@@ -150,9 +150,11 @@ TEST_F(BadInputTest, DamagedCheckpoint) {
   const std::string flipped = step + "/shard-00000.h5: damaged: checksum ..., the manifest says ...";
   const std::string halved = step + "/shard-00000.h5: ... bytes, the manifest says ...: truncated or damaged";
   expect_refused({
-      {resume, {flipped}, run_with(shard(flip_byte))},
-      {resume, {flipped}, run_with(shard(flip_byte), true)},
+      {resume, {flipped + none_left}, run_with(shard(flip_byte))},
       {eval("@/case/run"), {flipped}, run_with(shard(flip_byte))},
+      {eval("@/case/run"),
+       {flipped + "; @/case/run/checkpoints/step-000001 is the newest step beside it"},
+       run_with(shard(flip_byte), true)},
       {resume, {halved + none_left}, run_with(shard(halve))},
       {eval("@/case/run"), {halved + none_left}, run_with(shard(halve))},
       {eval(step), {halved}, run_with(shard(halve))},
@@ -215,7 +217,7 @@ TEST_F(BadInputTest, DamagedExport) {
       {eval,
        {"@/case/export: an export without its config.json"},
        export_with([](const std::string& directory) { fs::remove(directory + "/config.json"); })},
-      {eval, {config + "not a JSON object"}, export_with([](const std::string& directory) {
+      {eval, {config + "not valid JSON: "}, export_with([](const std::string& directory) {
          write_file(directory + "/config.json", "{\"a");
        })},
       {eval, {config + "not a JSON object"}, export_with([](const std::string& directory) {
@@ -261,6 +263,9 @@ TEST_F(BadInputTest, ModelPaths) {
       {generate("@/valid.h5"),
        {"@/valid.h5: not a directory; give an export, a step directory or a run directory"}},
       {{"eval", "@/text", "--data", "@/valid.h5", "--seq-len", "8"},
+       {"@/text: neither a run directory with a checkpoint nor a step directory"}},
+      {{"checkpoint", "verify", "@/none"}, {"@/none: no such directory"}},
+      {{"checkpoint", "info", "@/text"},
        {"@/text: neither a run directory with a checkpoint nor a step directory"}},
       {save("@/none", "@/case/out"),
        {"@/none: no such directory; give an export, a step directory or a run directory"}},

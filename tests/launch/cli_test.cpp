@@ -110,13 +110,32 @@ TEST(CommandLine, ExportAndGenerate) {
   EXPECT_EQ(options.format, "qwen3_moe");
   const auto generate = parsed<GenerateOptions>({"generate", "run", "--prompt", "[a, b] x=y", "--max-tokens",
                                                  "5", "--temperature", "0.5", "--seed", "9", "--report-kv"});
-  EXPECT_EQ(generate.prompt, "[a, b] x=y");
-  EXPECT_EQ(generate.max_tokens, 5);
-  EXPECT_EQ(generate.temperature, 0.5);
-  EXPECT_EQ(generate.seed, 9u);
+  EXPECT_EQ(generate.prompts, Arguments{"[a, b] x=y"});
+  EXPECT_EQ(generate.generation.max_tokens, 5);
+  EXPECT_EQ(generate.generation.choice.temperature, 0.5);
+  EXPECT_EQ(generate.generation.seed, 9u);
   EXPECT_TRUE(generate.report_kv);
-  EXPECT_EQ(parsed<GenerateOptions>({"generate", "run", "--prompt=-x"}).prompt, "-x");
-  EXPECT_EQ(parsed<GenerateOptions>({"generate", "run", "--prompt", ""}).prompt, "");
+  EXPECT_EQ(parsed<GenerateOptions>({"generate", "run", "--prompt=-x"}).prompts, Arguments{"-x"});
+  EXPECT_EQ(parsed<GenerateOptions>({"generate", "run", "--prompt", ""}).prompts, Arguments{""});
+  const auto several =
+      parsed<GenerateOptions>({"generate", "--prompt", "a", "run", "--prompt", "b", "--stop", "x", "--stop",
+                               "[y, z]", "--top-p", "0.9", "--prefill-chunk", "64"});
+  EXPECT_EQ(several.model, "run");
+  EXPECT_EQ(several.prompts, (Arguments{"a", "b"}));
+  EXPECT_EQ(several.generation.stop, (Arguments{"x", "[y, z]"}));
+  EXPECT_EQ(several.generation.choice.top_p, 0.9);
+  EXPECT_EQ(several.generation.prefill_chunk, 64);
+}
+
+TEST(CommandLine, Checkpoint) {
+  const auto checkpoint = parsed<CheckpointOptions>({"checkpoint", "verify", "run", "--json"});
+  EXPECT_EQ(checkpoint.action, "verify");
+  EXPECT_EQ(checkpoint.directory, "run");
+  EXPECT_TRUE(checkpoint.json);
+  EXPECT_EQ(problems_of({"checkpoint"}),
+            (Arguments{"checkpoint: DIR is missing", "checkpoint: ACTION is missing: verify or info"}));
+  EXPECT_EQ(problems_of({"checkpoint", "look", "run"}),
+            Arguments{"checkpoint: ACTION: look: must be one of verify, info"});
 }
 
 TEST(CommandLine, Verify) {

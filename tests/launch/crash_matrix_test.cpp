@@ -86,7 +86,7 @@ TEST_F(CrashMatrix, WhateverIsKilledOrDamagedARunGoesOn) {
   int during_saves = 0, damaged = 0;
   for (int round = 0; round < rounds(); ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
-    const std::string log = directory_ / "log";
+    const std::string log = directory_ / fmt::format("log-{}", round);
     {
       BackgroundProgram program(ranks, command(endless), log, {"OMPI_MCA_odls_base_sigkill_timeout=0"});
       ASSERT_TRUE(wait_until(program, [&] { return read_file(log).find("\nstep ") != std::string::npos; }))

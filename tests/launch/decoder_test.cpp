@@ -141,7 +141,7 @@ TEST(Decoder, MemoryOfAPromptIsBoundedByTheChunk) {
     return memory_use().peak_bytes - before;
   };
   const std::int64_t small = beside(64), large = beside(6000);
-  EXPECT_LT(8 * small, large) << small << " and " << large;
+  EXPECT_LT(4 * small, large) << small << " and " << large;
 }
 
 TEST(KvReport, IsThePapersForTheLargePreset) {

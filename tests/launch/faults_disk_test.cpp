@@ -53,6 +53,15 @@ class SmallDisk {
     }
     close(file);
   }
+  /// Lets nobody write any more, or again. Tries until no file is open for writing.
+  void set_read_only(bool read_only) const {
+    const unsigned long flags = MS_REMOUNT | MS_BIND | (read_only ? MS_RDONLY : 0);
+    while (mount(nullptr, directory_.c_str(), nullptr, flags, nullptr) != 0) {
+      if (errno != EBUSY) {
+        throw std::runtime_error(fmt::format("{}: cannot remount: {}", directory_, std::strerror(errno)));
+      }
+    }
+  }
   void make_room() const { fs::remove(filler()); }
 
  private:
@@ -99,6 +108,33 @@ class FaultsOfDisk : public Faults {
     return names;
   }
 };
+
+TEST_F(FaultsOfDisk, ADirectoryThatBecomesReadOnly) {
+  if (std::getenv(in_namespace) == nullptr) return run_in_namespace();
+  setenv("OMPI_MCA_orte_tmpdir_base", directory_.path().c_str(), 1);
+  for (int i = 0; i < rounds(); ++i) {
+    const Round r = round(i, 2);
+    SCOPED_TRACE(fmt::format("round {}, {}", i, r.layout->name));
+    const std::string place = checkpoints_directory(r.run);
+    const SmallDisk disk(place, std::int64_t{48} << 20);
+    {
+      BackgroundProgram program(r.layout->ranks,
+                                command(*r.layout, r.run, {"train.steps=1000", "checkpoint.keep=2"}), r.log);
+      ASSERT_TRUE(wait_for_moment(program, r)) << read_file(r.log + ".err");
+      disk.set_read_only(true);
+      wait_until(program, [&] { return count(read_file(r.log + ".err"), "\n") > 0; });
+      const Ending ending = wait_for_end(program, r, Clock::now());
+      EXPECT_EQ(ending.status, 1) << ending.errors;
+      EXPECT_TRUE(std::regex_match(
+          ending.first_message(),
+          std::regex(R"((rank \d+: )?hysparse: error: (rank \d+: )?)" + place + ".*: Read-only file system")))
+          << ending.first_message();
+      EXPECT_EQ(count(ending.errors, "hysparse: error"), 1) << ending.errors;
+    }
+    disk.set_read_only(false);
+    expect_nothing_lost(r);
+  }
+}
 
 TEST_F(FaultsOfDisk, ADiskThatIsFull) {
   if (std::getenv(in_namespace) == nullptr) return run_in_namespace();
