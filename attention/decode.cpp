@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "attention/cpu/attention.h"
-#include "attention/cuda/attention.h"
+#include "attention/cpu/decode.h"
+#include "attention/cuda/decode.h"
 #include "core/backend.h"
 
 namespace hysparse {
@@ -33,8 +33,7 @@ Tensor decode(const Stream& stream, const Tensor& q, const Tensor& k, const Tens
   HYSPARSE_CHECK(!given.defined() || (given.shape() == q.shape() && given.dtype() == q.dtype()), "out {}",
                  given.shape().str());
   const Tensor out = given.defined() ? given : Tensor::empty(q.shape(), q.dtype(), q.device());
-  const Tensor lse = Tensor::empty({q.dim(0), shape.num_heads}, accumulation_dtype(q.dtype()), q.device());
-  HYSPARSE_LAUNCH(stream, attention_forward, sizes, pattern, q, k, v, sinks, out, lse, chosen);
+  HYSPARSE_LAUNCH(stream, decode_attention, sizes, pattern, q, k, v, sinks, out, chosen);
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/printable.h"
 
 namespace hysparse {
 namespace {
@@ -266,10 +267,10 @@ bool unescape(std::string_view raw, std::string& out) {
   return true;
 }
 
-/// nlohmann's message without its identifier and its "at line 1".
-std::string parse_message(const std::string& what) {
+/// nlohmann's message without its identifier and its "at line 1". It quotes the line, as long as that is.
+std::string parse_message(std::string_view what) {
   const std::size_t column = what.find("column ");
-  return column == std::string::npos ? what : what.substr(column);
+  return printable(column == std::string_view::npos ? what : what.substr(column), 300);
 }
 
 std::string slow_text(std::string_view line, const std::string& key) {

@@ -3,25 +3,25 @@
 #include <limits>
 
 #include "core/error.h"
-#include "core/hdf5.h"
+#include "core/plain_hdf5.h"
 
 namespace hysparse {
 namespace {
 
-Hdf5DatasetInfo one_dim(const Hdf5File& file, const std::string& name) {
+Hdf5DatasetInfo one_dim(const PlainHdf5& file, const std::string& name) {
   const Hdf5DatasetInfo info = file.info(name);
   if (info.dims.size() != 1)
     throw_error("{}: dataset {} has {} dims, expected 1", file.path(), name, info.dims.size());
   return info;
 }
 
-TokenFileInfo read_info(const Hdf5File& file) {
+TokenFileInfo read_info(const PlainHdf5& file) {
   TokenFileInfo info;
-  info.tokenizer = file.string_attribute("", "tokenizer");
-  info.tokenizer_hash = file.string_attribute("", "tokenizer_hash");
-  info.vocab_size = file.i64_attribute("", "vocab_size");
-  const std::int64_t eos_id = file.i64_attribute("", "eos_id");
-  info.command = file.string_attribute("", "command");
+  info.tokenizer = file.string_attribute("tokenizer");
+  info.tokenizer_hash = file.string_attribute("tokenizer_hash");
+  info.vocab_size = file.i64_attribute("vocab_size");
+  const std::int64_t eos_id = file.i64_attribute("eos_id");
+  info.command = file.string_attribute("command");
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
   if (info.vocab_size < 1 || info.vocab_size > most) {
     throw_error("{}: attribute vocab_size is {}, allowed 1..{}", file.path(), info.vocab_size, most);
@@ -36,33 +36,24 @@ TokenFileInfo read_info(const Hdf5File& file) {
 
 }  // namespace
 
-TokenFile::TokenFile(const std::string& path) : path_(path) {
-  Hdf5DatasetInfo tokens, doc_ends;
-  {
-    const Hdf5File file = Hdf5File::open(path);
-    if (!file.has_dataset("tokens") || !file.has_dataset("doc_ends")) {
-      throw_error("{}: not a token file: it has no dataset {} (hysparse prepare makes one)", path,
-                  file.has_dataset("tokens") ? "doc_ends" : "tokens");
-    }
-    tokens = one_dim(file, "tokens");
-    doc_ends = one_dim(file, "doc_ends");
-    if (tokens.type != Hdf5Type::u16 && tokens.type != Hdf5Type::u32) {
-      throw_error("{}: dataset tokens holds {}, expected u16 or u32", path, hdf5_type_name(tokens.type));
-    }
-    if (doc_ends.type != Hdf5Type::u64) {
-      throw_error("{}: dataset doc_ends holds {}, expected u64", path, hdf5_type_name(doc_ends.type));
-    }
-    info_ = read_info(file);
+TokenFile::TokenFile(const std::string& path) : path_(path), file_(path) {
+  const PlainHdf5 file(file_.span(), path);
+  if (!file.has_dataset("tokens") || !file.has_dataset("doc_ends")) {
+    throw_error("{}: not a token file: it has no dataset {} (hysparse prepare makes one)", path,
+                file.has_dataset("tokens") ? "doc_ends" : "tokens");
   }
+  const Hdf5DatasetInfo tokens = one_dim(file, "tokens"), doc_ends = one_dim(file, "doc_ends");
+  if (tokens.type != Hdf5Type::u16 && tokens.type != Hdf5Type::u32) {
+    throw_error("{}: dataset tokens holds {}, expected u16 or u32", path, hdf5_type_name(tokens.type));
+  }
+  if (doc_ends.type != Hdf5Type::u64) {
+    throw_error("{}: dataset doc_ends holds {}, expected u64", path, hdf5_type_name(doc_ends.type));
+  }
+  info_ = read_info(file);
   const std::int64_t num_tokens = tokens.numel();
   num_documents_ = doc_ends.numel();
   if (num_tokens == 0 || num_documents_ == 0) throw_error("{}: has no tokens", path);
 
-  file_ = MappedFile(path);
-  if (tokens.offset_bytes + tokens.bytes() > file_.bytes() ||
-      doc_ends.offset_bytes + doc_ends.bytes() > file_.bytes()) {
-    throw_error("{}: the file shrank while it was opened", path);
-  }
   tokens_ = TokenArray(file_.data() + tokens.offset_bytes, num_tokens,
                        tokens.type == Hdf5Type::u32 ? TokenType::u32 : TokenType::u16);
   doc_ends_ = file_.data() + doc_ends.offset_bytes;

@@ -31,7 +31,7 @@ void check(Options& o, const GenerateOptions& generate) {
   if (generate.kv_tokens) {
     if (prompts) o.problem("--kv-tokens: says what a cache takes, and reads no prompt");
     if (!generate.report_kv) o.problem("--kv-tokens needs --report-kv");
-  } else if (!prompts) {
+  } else if (!prompts && o.sound()) {
     o.problem("--prompt TEXT is missing (or --prompts-file FILE)");
   }
   const auto& stop = generate.generation.stop;

@@ -141,10 +141,10 @@ void Options::list(const std::string& name, const std::string& type, std::vector
 
 void Options::texts(const std::string& name, const std::string& type, std::vector<std::string>& values,
                     const std::string& help) {
-  app_->add_option(name, values, help)
-      ->type_name(type)
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  CLI::Option* option = app_->add_option_function<std::vector<std::string>>(
+      name, [&values](const std::vector<std::string>& given) { values = given; }, help);
+  option->type_name(type)->expected(1)->allow_extra_args(false);
+  option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
 void Options::add(const std::string& name, const std::string& type, const std::string& help, bool required,

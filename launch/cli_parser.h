@@ -51,6 +51,8 @@ class Options {
 
   bool given(const std::string& name) const;
   void problem(const std::string& text);
+  /// No problem so far.
+  bool sound() const { return problems_.empty(); }
 
   /// Returns the help text when that is what was asked for. Throws Error.
   std::optional<std::string> parse(std::vector<std::string> arguments);

@@ -64,7 +64,8 @@ Place require_place(const ExportOptions& options) {
   }
   const std::string parent = output.parent_path().string();
   const std::string reason = why_not_writable(parent);
-  if (!reason.empty()) throw_error("--output: {}: cannot write in directory {}: {}", options.output, parent, reason);
+  if (!reason.empty())
+    throw_error("--output: {}: cannot write in directory {}: {}", options.output, parent, reason);
   return place;
 }
 

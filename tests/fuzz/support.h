@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <span>
 #include <string>
@@ -28,13 +30,15 @@ inline void check_message(const Error& error) {
   }
 }
 
-/// Runs `action`; an Error that can be shown is fine.
+/// Runs `action`; an Error that can be shown is fine. HYSPARSE_FUZZ_SHOW in the environment shows it.
 template <class Action>
 void accept_or_refuse(Action&& action) {
   try {
     action();
   } catch (const Error& error) {
     check_message(error);
+    static const bool show = std::getenv("HYSPARSE_FUZZ_SHOW") != nullptr;
+    if (show) fmt::print(stderr, "{}\n", error.what());
   }
 }
 

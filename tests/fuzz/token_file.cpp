@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/hdf5.h"
+#include "core/plain_hdf5.h"
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
 #include "tests/fuzz/temporary_files.h"
@@ -14,36 +15,8 @@
 namespace hysparse::fuzz {
 namespace {
 
-/// Jenkins' lookup3 (hashlittle), as HDF5 has it.
-std::uint32_t lookup3(std::string_view key) {
-  const auto rot = [](std::uint32_t x, unsigned k) { return x << k | x >> (32U - k); };
-  std::uint32_t a = 0xdeadbeefU + static_cast<std::uint32_t>(key.size()), b = a, c = a;
-  const auto add = [&](std::string_view part) {
-    std::array<std::uint32_t, 3> words{};
-    std::memcpy(words.data(), part.data(), part.size());
-    a += words[0];
-    b += words[1];
-    c += words[2];
-  };
-  if (key.empty()) return c;
-  for (; key.size() > 12; key.remove_prefix(12)) {
-    add(key.substr(0, 12));
-    a -= c, a ^= rot(c, 4), c += b;
-    b -= a, b ^= rot(a, 6), a += c;
-    c -= b, c ^= rot(b, 8), b += a;
-    a -= c, a ^= rot(c, 16), c += b;
-    b -= a, b ^= rot(a, 19), a += c;
-    c -= b, c ^= rot(b, 4), b += a;
-  }
-  add(key);
-  c ^= b, c -= rot(b, 14);
-  a ^= c, a -= rot(c, 11);
-  b ^= a, b -= rot(a, 25);
-  c ^= b, c -= rot(b, 16);
-  a ^= c, a -= rot(c, 4);
-  b ^= a, b -= rot(a, 14);
-  c ^= b, c -= rot(b, 24);
-  return c;
+std::uint32_t checksum(std::string_view text) {
+  return hdf5_checksum(as_bytes(text));
 }
 
 std::uint32_t u32_at(std::string_view bytes, std::size_t at) {
@@ -87,7 +60,7 @@ struct Sample {
       for (std::size_t at = bytes.find(mark); at != std::string::npos; at = bytes.find(mark, at + 1)) {
         for (std::size_t end = at + mark.size(); end + 4 <= bytes.size(); ++end) {
           const auto covered = std::string_view(bytes).substr(at, end - at);
-          if (lookup3(covered) == u32_at(bytes, end)) sealed.push_back({at, end});
+          if (checksum(covered) == u32_at(bytes, end)) sealed.push_back({at, end});
         }
       }
     }
@@ -114,7 +87,7 @@ void token_file(std::string_view input) {
     }
     if (choice % 8 != 1) {
       for (const Sealed& part : sample.sealed) {
-        const std::uint32_t sum = lookup3(std::string_view(bytes).substr(part.begin, part.end - part.begin));
+        const std::uint32_t sum = checksum(std::string_view(bytes).substr(part.begin, part.end - part.begin));
         std::memcpy(bytes.data() + part.end, &sum, sizeof sum);
       }
     }

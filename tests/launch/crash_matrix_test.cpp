@@ -136,7 +136,9 @@ TEST_F(CrashMatrix, WhateverIsKilledOrDamagedARunGoesOn) {
     std::vector<std::string> warnings;
     EXPECT_EQ(CheckpointReader(*find_latest(run_, &warnings)).info().step, expected_start + 1) << did;
     expected_start += 1;
-    fs::remove_all(steps.back().directory);
+    // If the last save was not of the damaged step itself, that one goes: in the next round it would only be in
+    // the way of what list_checkpoints says is the newest.
+    if (steps.back().step != expected_start) fs::remove_all(steps.back().directory);
   }
   fmt::print("{} rounds, {} kills during saves, {} damaged checkpoints\n", rounds(), during_saves, damaged);
   const std::int64_t target = expected_start + 2 * save_every;
