@@ -42,18 +42,24 @@ struct Place {
   fs::path made;
 };
 
-/// Refuses a directory that holds anything but an earlier export.
-Place require_place(const ExportOptions& options) {
+Place place_of(const std::string& output) {
+  if (output.empty()) throw_error("--output: give the name of a directory");
+  fs::path path = fs::absolute(output).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return {path, path.string() + ".tmp"};
+}
+
+/// Refuses a directory that holds anything but an earlier export, or that cannot be made. Leaves nothing there.
+void require_place(const ExportOptions& options, const Place& place) {
   std::error_code error;
-  fs::path output = fs::absolute(options.output).lexically_normal();
-  if (!output.has_filename()) output = output.parent_path();
-  const Place place{output, output.string() + ".tmp"};
-  if (fs::exists(checkpoints_directory(output), error) || is_step_directory(output)) {
+  if (fs::exists(checkpoints_directory(place.output), error) || is_step_directory(place.output)) {
     throw_error("--output: {}: holds checkpoints; an export needs a directory of its own", options.output);
   }
-  if (fs::equivalent(output, options.checkpoint, error))
+  if (fs::equivalent(options.output, options.checkpoint, error))
     throw_error("--output: {}: is the model to export", options.output);
+  const bool is_new = !fs::exists(place.output, error);
   make_writable_directory("--output", options.output);
+  if (is_new) fs::remove(place.output, error);
   for (const fs::path& path : {place.output, place.made}) {
     if (!fs::is_directory(path, error)) continue;
     const std::string name = foreign_name(path);
@@ -62,11 +68,10 @@ Place require_place(const ExportOptions& options) {
                   path.string(), name);
     }
   }
-  const std::string parent = output.parent_path().string();
+  const std::string parent = place.output.parent_path().string();
   const std::string reason = why_not_writable(parent);
   if (!reason.empty())
     throw_error("--output: {}: cannot write in directory {}: {}", options.output, parent, reason);
-  return place;
 }
 
 ExportFormat export_format(const ExportOptions& options, const ModelConfig& config) {
@@ -109,8 +114,8 @@ ExportPlan make_plan(const ExportOptions& options) {
   plan.source = ModelSource::open(options.checkpoint);
   const ModelConfig& config = plan.source->config();
   plan.format = export_format(options, config);
-  plan.place = require_place(options);
   plan.tokenizer = export_tokenizer(options, *plan.source);
+  plan.place = place_of(options.output);
   plan.declarations = declare_parameters(config, {});
   plan.tensors = export_tensors(plan.format, config, plan.declarations,
                                 options.dtype == "bf16" ? DType::bf16 : DType::f32);
@@ -160,6 +165,7 @@ int run_export(Runtime& runtime, const ExportOptions& options) {
   runtime.agree([&] {
     default_thread_count(runtime.local_ranks());
     plan = make_plan(options);
+    if (runtime.rank() == 0) require_place(options, plan.place);
   });
   runtime.agree([&] {
     if (runtime.rank() != 0) return;

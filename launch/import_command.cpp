@@ -49,7 +49,7 @@ CheckpointInfo step_zero(const RunConfig& config, const ModelSource& source, int
   info.seed = static_cast<std::uint64_t>(config.run.seed);
   info.layout = fmt::format("import on {} rank{}", ranks, ranks == 1 ? "" : "s");
   info.data_state = {{"samples", "0"}, {"optimizer_steps", "0"}, {"imported", source.description()}};
-  if (source.tokenizer() == "byte") info.data_state["tokenizer"] = "byte";
+  info.data_state["tokenizer"] = source.tokenizer();
   info.config = config_yaml(config);
   info.versions = {{"hysparse", "0.1.0"}};
   return info;

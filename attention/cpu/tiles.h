@@ -59,8 +59,8 @@ struct TileGrid {
   template <class T>
   static TileGrid make(const AttentionSizes& sizes, KeyPattern::Kind kind) {
     const std::int64_t group = sizes.group_size();
-    const std::int64_t tokens =
-        std::clamp<std::int64_t>(wanted_lanes(kind) / group, 1, std::clamp<std::int64_t>(sizes.query_len, 1, 64));
+    const std::int64_t tokens = std::clamp<std::int64_t>(wanted_lanes(kind) / group, 1,
+                                                         std::clamp<std::int64_t>(sizes.query_len, 1, 64));
     return {tokens, round_up_to_lanes<T>(tokens * group), (sizes.query_len + tokens - 1) / tokens};
   }
 };

@@ -1,9 +1,9 @@
 """HySparse models for Hugging Face transformers 5: AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True).
 
 What is computed (docs/oracle.md of hysparse says it in full): a full layer attends to every earlier token and, from its
-attention probabilities, chooses blocks of tokens for the sparse layers that follow. A sparse layer attends to the chosen
-blocks with the full layer's keys and values, and to a short window with its own; each branch has learnable sinks in its
-softmax and a sigmoid gate. So the cache holds all keys of the few full layers, and of the others a window.
+attention probabilities, chooses blocks of tokens for the sparse layers that follow. A sparse layer attends to the
+chosen blocks with the full layer's keys and values, and to a short window with its own; each branch has learnable sinks
+in its softmax and a sigmoid gate. So the cache holds all keys of the few full layers, and of the others a window.
 
 Shapes: B batch, T new tokens, S all tokens so far, H query heads, G key/value heads, R = H/G, E head size.
 
@@ -196,7 +196,8 @@ def block_attention(q, k, v, blocks, place, block, sinks):
         chosen = torch.zeros(*picked.shape[:3], count + 1, dtype=torch.bool, device=q.device)
         chosen.scatter_(3, picked.masked_fill(picked < 0, count), True)  # the last one is for "none"
         block_of = (key.clamp(min=0) // block)[:, None, None, :].expand(*picked.shape[:3], reach)
-        mask = chosen.gather(3, block_of) & ((key[:, None, :] <= query[:, :, None]) & (key[:, None, :] >= 0))[:, None]
+        visible = (key[:, None, :] <= query[:, :, None]) & (key[:, None, :] >= 0)
+        mask = chosen.gather(3, block_of) & visible[:, None]
         out, _ = attend(q[:, :, :, first:last], k[:, :, :reach], v[:, :, :reach], mask[:, :, None], sinks)
         outs.append(out)
     return torch.cat(outs, 3)

@@ -217,7 +217,7 @@ TEST_F(BadInputTest, DamagedExport) {
       {eval,
        {"@/case/export: an export without its config.json"},
        export_with([](const std::string& directory) { fs::remove(directory + "/config.json"); })},
-      {eval, {config + "not valid JSON: "}, export_with([](const std::string& directory) {
+      {eval, {config + "not valid JSON: ..."}, export_with([](const std::string& directory) {
          write_file(directory + "/config.json", "{\"a");
        })},
       {eval, {config + "not a JSON object"}, export_with([](const std::string& directory) {

@@ -93,7 +93,17 @@ TEST_F(BadInputTest, CommandLine) {
       {{"generate", "@/export", "--prompt", "a", "--temperature", "cold"},
        {"generate: --temperature: cold: must be a number of at least 0"}},
       {{"export", "@/run", "--output", "@/case/out", "--format", "qwen3_moe"},
-       {"--format: qwen3_moe: only auto and hysparse are there yet (README, Status)"}},
+       {"--format: qwen3_moe: model.attention: sparse_attention: Qwen3MoeForCausalLM has full attention only",
+        "--format: qwen3_moe: model.moe.scoring: sigmoid: Qwen3MoeForCausalLM has a softmax router",
+        "--format: qwen3_moe: model.moe.bias_update_rate: 0.01: Qwen3MoeForCausalLM has no correction bias (0 "
+        "trains without)",
+        "--format: qwen3_moe: model.moe.shared_experts: 1: Qwen3MoeForCausalLM has none"}},
+      {{"export", "@/run", "--output", "@/case/out", "--tokenizer", "@/none"},
+       {"--tokenizer: tokenizer @/none: unknown; available: byte, ..."}},
+      {{"import", "@/export"},
+       {"import: --config CONFIG.yaml is missing", "import: --output RUN_DIR is missing"}},
+      {{"import", "@/export", "--config", "@/config.yaml", "--output", "@/case/out", "model.hidden_size=64"},
+       {"model.hidden_size: 64: export @/export has 32"}},
       {{"export", "@/run", "--output", "@/case/out", "--dtype", "fp8"},
        {"export: --dtype: fp8: must be one of f32, bf16..."}},
   });

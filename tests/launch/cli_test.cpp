@@ -108,6 +108,14 @@ TEST(CommandLine, ExportAndGenerate) {
   EXPECT_EQ(options.output, "o");
   EXPECT_EQ(options.dtype, "bf16");
   EXPECT_EQ(options.format, "qwen3_moe");
+  EXPECT_EQ(options.shard_bytes, 5'000'000'000);
+  EXPECT_EQ(options.tokenizer, std::nullopt);
+  const auto imported = parsed<ImportOptions>(
+      {"import", "hf", "--config", "c.yaml", "--output", "run", "model.attention=full", "run.seed=2"});
+  EXPECT_EQ(imported.source, "hf");
+  EXPECT_EQ(imported.config, "c.yaml");
+  EXPECT_EQ(imported.output, "run");
+  EXPECT_EQ(imported.overrides, (Arguments{"model.attention=full", "run.seed=2"}));
   const auto generate = parsed<GenerateOptions>({"generate", "run", "--prompt", "[a, b] x=y", "--max-tokens",
                                                  "5", "--temperature", "0.5", "--seed", "9", "--report-kv"});
   EXPECT_EQ(generate.prompts, Arguments{"[a, b] x=y"});
