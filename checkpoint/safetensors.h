@@ -31,8 +31,8 @@ struct SafetensorsShard {
   std::size_t first = 0;
   std::size_t last = 0;
 };
-/// How the tensors of a list go to the files of a directory: model.safetensors, or shards of at most `shard_bytes`.
-/// A tensor is never split: one larger than a shard has a shard of its own.
+/// How the tensors of a list go to the files of a directory: model.safetensors, or shards of at most
+/// `shard_bytes`. A tensor is never split: one larger than a shard has a shard of its own.
 std::vector<SafetensorsShard> safetensors_shards(const std::vector<SafetensorsTensor>& tensors,
                                                  std::int64_t shard_bytes);
 /// The text of model.safetensors.index.json.

@@ -16,8 +16,8 @@ struct PrintText {
 };
 
 using ParsedCommand = std::variant<PrintText, TrainOptions, PrepareConfig, DataInspectOptions, EvalOptions,
-                                   ExportOptions, ImportOptions, GenerateOptions, VerifyOptions, VerifyLayoutOptions,
-                                   BenchOptions, CheckpointOptions, TokenizerTrainOptions>;
+                                   ExportOptions, ImportOptions, GenerateOptions, VerifyOptions,
+                                   VerifyLayoutOptions, BenchOptions, CheckpointOptions, TokenizerTrainOptions>;
 
 /// `arguments` without the program's name. Throws Error, one problem per mistake, naming the option, the value,
 /// what is allowed and the nearest valid name.

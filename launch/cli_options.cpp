@@ -6,8 +6,8 @@
 #include "core/error.h"
 #include "launch/cli_checkpoint.h"
 #include "launch/cli_data.h"
-#include "launch/cli_generate.h"
 #include "launch/cli_export.h"
+#include "launch/cli_generate.h"
 #include "launch/cli_parser.h"
 #include "launch/cli_tokenizer.h"
 #include "launch/config.h"
@@ -139,13 +139,19 @@ const std::vector<CommandName>& command_names() {
 
 ParsedCommand parse_options(const std::string& command, const std::vector<std::string>& arguments) {
   static const std::vector<std::pair<std::string, ParseCommand>> parsers = {
-      {"train", parse_train},         {"prepare", parse_prepare},
-      {"data", parse_data},           {"eval", parse_eval},
-      {"export", parse_export},       {"import", parse_import},
+      {"train", parse_train},
+      {"prepare", parse_prepare},
+      {"data", parse_data},
+      {"eval", parse_eval},
+      {"export", parse_export},
+      {"import", parse_import},
       {"generate", parse_generate},
-      {"verify", parse_verify},       {"verify-layout", parse_verify_layout},
-      {"bench", parse_bench},         {"checkpoint", parse_checkpoint},
-      {"tokenizer", parse_tokenizer}, {"config-docs", parse_config_docs},
+      {"verify", parse_verify},
+      {"verify-layout", parse_verify_layout},
+      {"bench", parse_bench},
+      {"checkpoint", parse_checkpoint},
+      {"tokenizer", parse_tokenizer},
+      {"config-docs", parse_config_docs},
   };
   const auto found =
       std::find_if(parsers.begin(), parsers.end(), [&](const auto& p) { return p.first == command; });

@@ -95,7 +95,8 @@ void Trainer::start() {
       lock_ = std::make_unique<RunLock>(config_.run.dir);
     }
     log_ = std::make_unique<RunLog>(config_, groups_.mesh, pool_.threads(), peak, start);
-    if (const std::string why = keep_tokenizer(config_.run.dir, data_->info()); !why.empty()) log_->message(why);
+    if (const std::string why = keep_tokenizer(config_.run.dir, data_->info()); !why.empty())
+      log_->message(why);
   });
   writer_ = open_checkpoint_writer(config_, groups_, parameters_, optimizer_);
   data_->start(progress_.samples, config_.train.steps - progress_.step);

@@ -27,7 +27,8 @@ std::string exp_avg_sq_name(const std::string& parameter) {
 bool has_moments(const CheckpointReader& reader, const ParameterSet& parameters) {
   if (reader.info().step > 0) return true;
   const std::vector<ParameterDeclaration>& all = parameters.declarations();
-  return std::any_of(all.begin(), all.end(), [&](const auto& d) { return reader.contains(exp_avg_name(d.name)); });
+  return std::any_of(all.begin(), all.end(),
+                     [&](const auto& d) { return reader.contains(exp_avg_name(d.name)); });
 }
 
 std::vector<TensorInfo> expected_tensors(const ParameterSet& parameters, bool moments) {

@@ -1,5 +1,4 @@
 // The console: plain lines now and then, a bar that fits the terminal, and the same lines in log.txt.
-#include "core/memory.h"
 #include "launch/progress.h"
 
 #include <algorithm>
@@ -7,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/memory.h"
 #include "tests/launch/text_files.h"
 
 namespace hysparse {

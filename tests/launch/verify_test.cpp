@@ -106,7 +106,8 @@ Struck strike(int signal, bool verify_itself, const std::string& timeout) {
   }
   EXPECT_EQ(processes.size(), 3u) << read_file(directory / "log") << read_file(directory / "log.err");
   if (processes.size() < 3) return {};
-  // Most often they train by now, and on the fastest machine they are far from done: 2500 steps of more than 0.4 ms.
+  // Most often they train by now, and on the fastest machine they are far from done: 2500 steps of more than
+  // 0.4 ms.
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   kill(verify_itself ? processes[0] : processes[2], signal);
   Struck struck;
