@@ -1,7 +1,11 @@
 #include "checkpoint/agreement.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "parallel/process_group.h"
 
@@ -43,6 +47,35 @@ void agree(Communicator& group, const std::function<void()>& body) {
     if (message.empty()) message = "failed";
   }
   agree_on_failures(gather_texts(group, message));
+}
+
+void require_shared_directory(Communicator& group, const std::string& directory, double patience_s) {
+  if (group.size() == 1) return;
+  const std::filesystem::path mark = std::filesystem::path(directory) / ".seen-by-all-ranks";
+  agree(group, [&] {
+    if (group.rank() == 0 && !std::ofstream(mark)) throw_failure("{}: cannot be written", mark.string());
+  });
+  std::string unseen;
+  try {
+    agree(group, [&] {
+      const auto start = std::chrono::steady_clock::now();
+      while (!std::filesystem::exists(mark)) {
+        if (std::chrono::steady_clock::now() - start > std::chrono::duration<double>(patience_s)) {
+          throw_failure(
+              "{}: does not show what rank 0 wrote there {} s ago; all ranks must share the directory",
+              directory, patience_s);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    });
+  } catch (const AgreedFailure& e) {
+    unseen = e.what();
+  }
+  if (group.rank() == 0) {
+    std::error_code ignored;
+    std::filesystem::remove(mark, ignored);
+  }
+  if (!unseen.empty()) throw AgreedFailure(unseen);
 }
 
 }  // namespace hysparse

@@ -20,4 +20,9 @@ void agree_on_failures(const std::vector<std::string>& messages);
 /// Runs `body`; if it threw on any rank, throws AgreedFailure on all of them. Also a barrier.
 void agree(Communicator& group, const std::function<void()>& body);
 
+/// Throws AgreedFailure, naming the rank, unless every rank sees in `directory` what rank 0 puts there: ranks
+/// on several hosts need a file system that they share. `patience_s`: network file systems may show a new file
+/// late. Collective.
+void require_shared_directory(Communicator& group, const std::string& directory, double patience_s = 60);
+
 }  // namespace hysparse

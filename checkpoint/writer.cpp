@@ -36,6 +36,7 @@ CheckpointWriter::CheckpointWriter(std::string run_directory, int keep, Communic
     if (error) throw_failure("{}: cannot make the directory: {}", directory_, error.message());
     remove_leftovers(run_directory_);
   });
+  require_shared_directory(world_, directory_);
 }
 
 CheckpointWriter::~CheckpointWriter() = default;

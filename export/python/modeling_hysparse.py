@@ -29,8 +29,8 @@ CACHE_NAME = (
     if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
     else "past_key_values"
 )
-# Attention takes as many queries at a time as give this many logits.
-LOGITS_AT_ONCE = 1 << 25
+# Attention takes as many queries at a time as give this many logits: on a CPU what stays in its caches.
+LOGITS_AT_ONCE = {"cpu": 1 << 19, "other": 1 << 26}
 # In a window fewer: each chunk computes the logits of its queries with window + WINDOW_QUERIES keys.
 WINDOW_QUERIES = 256
 
@@ -118,28 +118,30 @@ class Oracle(NamedTuple):
     blocks: torch.Tensor | None  # [B, G, T, K] indices of the chosen blocks, -1 where fewer are visible
 
 
-def attend(q, k, v, mask, sinks):
+def attend(q, k, v, mask, sinks=None, scores=False):
     """q [B, G, R, T, E], k and v [B, G, S, E], mask broadcastable to [B, G, R, T, S], sinks [H] or None.
 
-    Returns the output [B, G, R, T, E] and the logits' logarithms of probabilities [B, G, R, T, S] (without sinks).
+    Returns the output [B, G, R, T, E] and, with `scores`, the logarithm of the largest probability that any head of the
+    group gives each token, [B, G, T, S].
     """
     B, G, R, T, E = q.shape
-    logits = (q.reshape(B, G, R * T, E) @ k.transpose(-1, -2)).view(B, G, R, T, -1)
-    logits = (at_least_float32(logits) * E**-0.5).masked_fill(~mask, float("-inf"))
-    lse = logits.logsumexp(-1, keepdim=True)
-    total = lse
-    if sinks is not None:  # one more logit in the denominator, with no value
-        total = torch.logaddexp(lse, at_least_float32(sinks).view(1, G, R, 1, 1))
-    # A row that sees nothing (padding) gives zeros.
-    weights = torch.exp(logits - total.masked_fill(total == float("-inf"), 0.0))
-    out = (weights.to(v.dtype).view(B, G, R * T, -1) @ v).view(B, G, R, T, E)
-    return out, (logits - lse).detach()
+    logits = at_least_float32(((q * E**-0.5).reshape(B, G, R * T, E) @ k.transpose(-1, -2)).view(B, G, R, T, -1))
+    logits = logits.masked_fill(~mask, float("-inf"))
+    weights = torch.softmax(logits, -1).to(v.dtype)
+    out = (weights.view(B, G, R * T, -1) @ v).view(B, G, R, T, E)
+    lse = logits.logsumexp(-1, keepdim=True) if scores or sinks is not None else None
+    if sinks is not None:  # one more logit in the denominator, with no value: exp(lse) / (exp(lse) + exp(sink))
+        out = out * torch.sigmoid(lse - at_least_float32(sinks).view(1, G, R, 1, 1)).to(out.dtype)
+    # Of rows that see nothing, in the padding, alone.
+    out = out.nan_to_num(0.0)
+    return out, (logits.detach() - lse.detach()).amax(2) if scores else None
 
 
 def chunks(q, keys):
     """Ranges of queries whose logits fit LOGITS_AT_ONCE."""
     B, G, R, T, _ = q.shape
-    size = max(1, LOGITS_AT_ONCE // max(1, B * G * R * keys))
+    most = LOGITS_AT_ONCE["cpu" if q.device.type == "cpu" else "other"]
+    size = max(1, most // max(1, B * G * R * keys))
     return [(first, min(T, first + size)) for first in range(0, T, size)]
 
 
@@ -152,10 +154,11 @@ def full_attention(q, k, v, place, block=0, top=0):
         query = place.slots(place.past + first, reach, q.device)
         key = place.slots(0, reach, q.device)
         mask = (key[:, None, :] <= query[:, :, None]) & (key[:, None, :] >= 0)
-        out, scores = attend(q[:, :, :, first:last], k[:, :, :reach], v[:, :, :reach], mask[:, None, None], None)
+        part = q[:, :, :, first:last]
+        out, scores = attend(part, k[:, :, :reach], v[:, :, :reach], mask[:, None, None], scores=block > 0)
         outs.append(out)
         if block:
-            picks.append(choose_blocks(scores.amax(2), query, key, block, top))
+            picks.append(choose_blocks(scores, query, key, block, top))
     if not block:
         return torch.cat(outs, 3), None
     most = max(p.shape[-1] for p in picks)
@@ -192,12 +195,15 @@ def block_attention(q, k, v, blocks, place, block, sinks):
         query = place.slots(place.past + first, reach, q.device)
         key = place.slots(0, reach, q.device)
         picked = blocks[:, :, first:last]
-        count = (S + block - 1) // block
+        count = (reach + block - 1) // block
         chosen = torch.zeros(*picked.shape[:3], count + 1, dtype=torch.bool, device=q.device)
         chosen.scatter_(3, picked.masked_fill(picked < 0, count), True)  # the last one is for "none"
-        block_of = (key.clamp(min=0) // block)[:, None, None, :].expand(*picked.shape[:3], reach)
+        if key.shape[0] == 1:  # no padding
+            chosen = chosen.repeat_interleave(block, -1)[..., :reach]
+        else:
+            chosen = chosen.gather(3, (key.clamp(min=0) // block)[:, None, None, :].expand(*picked.shape[:3], reach))
         visible = (key[:, None, :] <= query[:, :, None]) & (key[:, None, :] >= 0)
-        mask = chosen.gather(3, block_of) & visible[:, None]
+        mask = chosen & visible[:, None]
         out, _ = attend(q[:, :, :, first:last], k[:, :, :reach], v[:, :, :reach], mask[:, :, None], sinks)
         outs.append(out)
     return torch.cat(outs, 3)
@@ -235,7 +241,8 @@ def window_attention(q, k, v, place, window, sinks):
 
 
 def rotate(x, cos, sin):
-    """Rotary embedding, half-split: feature i pairs with i + half. x [B, heads, T, E]; cos, sin [B or 1, 1, T, half]."""
+    """Rotary embedding, half-split: feature i pairs with i + half.
+    x [B, heads, T, E]; cos, sin [B or 1, 1, T, half]."""
     half = cos.shape[-1]
     if half == 0:
         return x

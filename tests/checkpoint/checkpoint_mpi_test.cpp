@@ -1,11 +1,13 @@
 /// Collective saves under mpirun: each rank writes its pieces, any rank reads any box, failures are agreed on.
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "checkpoint/agreement.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/region.h"
 #include "checkpoint/writer.h"
@@ -147,6 +149,22 @@ TEST(CheckpointMpi, OneRanksFailureIsEveryRanks) {
   CheckpointReader reader(latest(run));
   expect_checkpoint(reader, 4);
   world->barrier();
+}
+
+TEST(CheckpointMpi, ADirectoryThatOneRankDoesNotSeeIsRefused) {
+  const SharedDirectory run;
+  require_shared_directory(*world, run.path());
+  if (world->size() == 1) return;  // nobody to share it with
+  const bool last = world->rank() == world->size() - 1;
+  try {
+    require_shared_directory(*world, last ? run.path() + "/elsewhere" : run.path(), 0.1);
+    ADD_FAILURE() << "nothing thrown";
+  } catch (const AgreedFailure& e) {
+    const std::string expected = "rank " + std::to_string(world->size() - 1) + ": " + run.path() + "/elsewhere";
+    EXPECT_TRUE(contains(e.what(), expected)) << e.what();
+  }
+  world->barrier();
+  EXPECT_TRUE(std::filesystem::is_empty(run.path()));
 }
 
 TEST(CheckpointMpi, ACheckpointOfManyPiecesKeepsOneManifest) {
