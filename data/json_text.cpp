@@ -129,13 +129,28 @@ class FastWalk {
       p_ += 2;
       return c != '\0' && std::strchr("\"\\/bfnrt", c) != nullptr;
     }
-    if (end_ - p_ < 6) return false;
+    const unsigned code = unit();
+    if (code >= 0xD800 && code <= 0xDBFF) {  // half a pair: the other half must follow
+      const unsigned low = unit();
+      return low >= 0xDC00 && low <= 0xDFFF;
+    }
+    return code < no_unit && (code < 0xDC00 || code > 0xDFFF);
+  }
+
+  static constexpr unsigned no_unit = 0x10000;
+
+  /// The number of the \\uXXXX here, which is passed; no_unit when there is none.
+  unsigned unit() {
+    if (end_ - p_ < 6 || p_[0] != '\\' || p_[1] != 'u') return no_unit;
+    unsigned value = 0;
     for (int i = 2; i < 6; ++i) {
       const char h = p_[i];
-      if (!((h >= '0' && h <= '9') || (h >= 'a' && h <= 'f') || (h >= 'A' && h <= 'F'))) return false;
+      const bool digit = h >= '0' && h <= '9';
+      if (!digit && !(h >= 'a' && h <= 'f') && !(h >= 'A' && h <= 'F')) return no_unit;
+      value = value * 16 + static_cast<unsigned>(digit ? h - '0' : (h | 0x20) - 'a' + 10);
     }
     p_ += 6;
-    return true;
+    return value;
   }
 
   bool digits() {
