@@ -139,7 +139,7 @@ class FastWalk {
 
   static constexpr unsigned no_unit = 0x10000;
 
-  /// The number of the \\uXXXX here, which is passed; no_unit when there is none.
+  /// The number of the \uXXXX here, which is passed; no_unit when there is none.
   unsigned unit() {
     if (end_ - p_ < 6 || p_[0] != '\\' || p_[1] != 'u') return no_unit;
     unsigned value = 0;
@@ -252,8 +252,8 @@ void append_utf8(std::string& out, unsigned code) {
   put(0x80 | (code & 0x3F));
 }
 
-/// Of escapes that are well formed. False for half a surrogate pair.
-bool unescape(std::string_view raw, std::string& out) {
+/// Of escapes that are well formed, surrogates in pairs.
+void unescape(std::string_view raw, std::string& out) {
   out.clear();
   for (std::size_t i = 0; i < raw.size();) {
     const std::size_t slash = raw.find('\\', i);
@@ -269,17 +269,13 @@ bool unescape(std::string_view raw, std::string& out) {
     }
     unsigned code = hex4(raw.data() + i);
     i += 4;
-    if (code >= 0xDC00 && code <= 0xDFFF) return false;
     if (code >= 0xD800 && code <= 0xDBFF) {
-      if (raw.size() - i < 6 || raw[i] != '\\' || raw[i + 1] != 'u') return false;
       const unsigned low = hex4(raw.data() + i + 2);
-      if (low < 0xDC00 || low > 0xDFFF) return false;
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
       i += 6;
     }
     append_utf8(out, code);
   }
-  return true;
 }
 
 /// nlohmann's message without its identifier and its "at line 1". It quotes the line, as long as that is.
@@ -310,7 +306,8 @@ std::string_view json_text(std::string_view line, const std::string& key, std::s
   bool escaped = false;
   if (FastWalk(line, key).find(raw, escaped)) {
     if (!escaped) return raw;
-    if (unescape(raw, scratch)) return scratch;
+    unescape(raw, scratch);
+    return scratch;
   }
   scratch = slow_text(line, key);
   return scratch;

@@ -103,6 +103,7 @@ void Trainer::start() {
 }
 
 void Trainer::run() {
+  reset_memory_peak(stream_.device);  // what the start needed is not the training's
   while (progress_.step < config_.train.steps && !stop_) {
     const auto start = Clock::now();
     StepReport report = train_step();

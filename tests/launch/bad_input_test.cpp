@@ -250,9 +250,12 @@ TEST_F(BadInputTest, SeveralRanks) {
        nullptr,
        4},
       {train({"train.steps=4"}),
-       {"@/case/run/checkpoints/step-000002/shard-00000.h5: damaged: checksum ..., the manifest says ..."},
+       {"@/case/run/checkpoints/step-000002/shard-00000.h5: damaged: checksum ..., the manifest says ...; no "
+        "complete "
+        "checkpoint is left in @/case/run/checkpoints: repair it, or remove it to begin anew"},
        [](const std::string& place) {
          copy_tree(directory() / "run", place + "/run");
+         fs::remove_all(place + "/run/checkpoints/step-000001");
          flip_byte(place + "/run/checkpoints/step-000002/shard-00000.h5");
        },
        4},
