@@ -21,7 +21,8 @@ namespace hysparse {
 /// They call no MPI: the ranks tell each other by files in the step's directory, and agree on the main thread.
 class CheckpointWriter {
  public:
-  /// Makes RUN/checkpoints, which all ranks must see, and removes what killed saves left there. `keep` >= 1: complete steps to keep.
+  /// Makes RUN/checkpoints, which all ranks must see, and removes what killed saves left there. `keep` >= 1:
+  /// complete steps to keep.
   CheckpointWriter(std::string run_directory, int keep, Communicator& world);
   /// Gives up a save that was not finished, which leaves no checkpoint unless it was complete.
   ~CheckpointWriter();
