@@ -102,7 +102,9 @@ void SaveJob::write_shard() {
   // By rename: rank 0 looks for it. It need not outlive a loss of power: the manifest will say the same.
   const std::string report = fmt::format("{}/{}", partial, report_name(place_.rank));
   write_text_file(report + ".new", report_text({digest, std::move(plan.tensors)}));
-  fs::rename(report + ".new", report);
+  std::error_code error;
+  fs::rename(report + ".new", report, error);
+  if (error) throw_failure("{}: cannot be given its name: {}", report, error.message());
 }
 
 void SaveJob::wait_for_reports() {
@@ -125,7 +127,9 @@ void SaveJob::commit() {
   for (int shard = 0; shard < place_.ranks; ++shard) {
     const std::string path = fmt::format("{}/{}", partial, report_name(shard));
     add_report(parse_report(read_text_file(path, max_report_bytes), shard), &manifest);
-    fs::remove(path);
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) throw_failure("{}: cannot be removed: {}", path, error.message());
   }
   check_coverage(manifest);
   check_shard_sizes(manifest, partial);
