@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "checkpoint/region.h"
-#include "checkpoint/strict_json.h"
 #include "core/error.h"
+#include "core/strict_json.h"
 
 namespace hysparse {
 namespace {

@@ -4,8 +4,8 @@
 #include <limits>
 #include <unordered_set>
 
-#include "checkpoint/strict_json.h"
 #include "core/error.h"
+#include "core/strict_json.h"
 
 namespace hysparse::safetensors {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_header.h"
-#include "checkpoint/strict_json.h"
+#include "core/strict_json.h"
 
 namespace hysparse {
 

@@ -92,4 +92,8 @@ std::string json_reason(const std::exception& error) {
   return printable(reason, 300);
 }
 
+std::string json_in_message(const nlohmann::json& value) {
+  return printable(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
 }  // namespace hysparse

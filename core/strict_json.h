@@ -19,4 +19,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& path);
 /// The rest of nlohmann's message after its bracketed id, fit for one line.
 std::string json_reason(const std::exception& error);
 
+/// A value of a file as text for a message: one line, printable.
+std::string json_in_message(const nlohmann::json& value);
+
 }  // namespace hysparse

@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "core/error.h"
-#include "core/printable.h"
 #include "core/strict_json.h"
 #include "export/format.h"
 
@@ -14,11 +13,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr double max_size = std::numeric_limits<std::int32_t>::max();
-
-/// A value of a file in a message.
-std::string shown(const Json& value) {
-  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
 
 /// Look-ups that gather problems instead of stopping at the first.
 class ClassReader {
@@ -62,7 +56,7 @@ class ClassReader {
   bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
   void problem(const std::string& text) { problems_.push_back(file_ + ": " + text); }
   void wrong(const char* key, const Json& value, const char* allowed) {
-    problem(fmt::format("{}: {}: must be {}", key, shown(value), allowed));
+    problem(fmt::format("{}: {}: must be {}", key, json_in_message(value), allowed));
   }
   std::int64_t integer(const char* key, std::optional<std::int64_t> missing = std::nullopt) {
     if (!has(key)) {
@@ -188,7 +182,7 @@ ExportFormat format_of_config(const std::string& text, const std::string& file) 
   const auto format = type.is_string() ? export_format_from(type.get<std::string>()) : std::nullopt;
   if (!format) {
     throw_error("{}: model_type: {}: must be hysparse, qwen3_moe, mixtral, glm4_moe or qwen3", file,
-                shown(type));
+                json_in_message(type));
   }
   return *format;
 }

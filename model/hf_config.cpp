@@ -15,11 +15,6 @@ using Json = nlohmann::json;
 /// Sizes stay below 2^31, so that products of two fit 64 bits.
 constexpr double max_size = std::numeric_limits<std::int32_t>::max();
 
-/// A value of a file in a message.
-std::string shown(const Json& value) {
-  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
-
 /// Typed look-ups that gather problems instead of stopping at the first.
 class Reader {
  public:
@@ -65,7 +60,7 @@ class Reader {
     return T(1);
   }
   void wrong(const char* key, const char* allowed) {
-    problem(fmt::format("{}: {}: must be {}", key, shown(json_[key]), allowed));
+    problem(fmt::format("{}: {}: must be {}", key, json_in_message(json_[key]), allowed));
   }
 
   const Json& json_;
@@ -81,8 +76,9 @@ void read_layer_types(Reader& reader, const Json& json, ModelConfig& config) {
   for (const Json& entry : json["layer_types"]) {
     const auto type = entry.is_string() ? layer_type_from(entry.get<std::string>()) : std::nullopt;
     if (!type) {
-      return reader.problem(fmt::format(
-          "layer_types: {}: must be full_attention, sparse_attention or sliding_attention", shown(entry)));
+      return reader.problem(
+          fmt::format("layer_types: {}: must be full_attention, sparse_attention or sliding_attention",
+                      json_in_message(entry)));
     }
     config.layer_types.push_back(*type);
   }

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint/stored_dtype.h"
-#include "checkpoint/strict_json.h"
+#include "core/strict_json.h"
 #include "tests/data/temporary_directory.h"
 
 namespace hysparse {

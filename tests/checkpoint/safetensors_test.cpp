@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/strict_json.h"
+#include "core/strict_json.h"
 #include "tests/data/temporary_directory.h"
 
 namespace hysparse {
