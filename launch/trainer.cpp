@@ -103,6 +103,15 @@ void Trainer::start() {
 }
 
 void Trainer::run() {
+  try {
+    run_steps();
+  } catch (const std::exception& e) {
+    if (is_agreed(e)) optimizer_.wait_gathered();  // every rank ends in order: nothing may be under way
+    throw;
+  }
+}
+
+void Trainer::run_steps() {
   reset_memory_peak(stream_.device);  // what the start needed is not the training's
   while (progress_.step < config_.train.steps && !stop_) {
     const auto start = Clock::now();
@@ -125,13 +134,7 @@ void Trainer::run() {
 StepReport Trainer::train_step() {
   at_step(progress_.step + 1);
   parameters_.zero_gradients();
-  StepBatch batch;
-  try {
-    batch = load_batches();
-  } catch (...) {  // agreed on: every rank ends in order, nothing under way
-    optimizer_.wait_gathered();
-    throw;
-  }
+  StepBatch batch = load_batches();
   const std::int64_t targets = batch.targets;
   const StepSums sums = model_.train(micro_batches(std::move(batch)), objective(targets));
   at_layer(-1);

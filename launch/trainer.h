@@ -42,6 +42,7 @@ class Trainer {
   };
 
   void start();
+  void run_steps();
   StepReport train_step();
   StepBatch load_batches();
   std::vector<MicroBatch> micro_batches(StepBatch batch) const;

@@ -72,11 +72,16 @@ std::vector<std::string> unpack(const std::vector<std::uint8_t>& bytes) {
 /// Seconds that MPI_Abort gets to end this process.
 constexpr double seconds_to_abort = 3.0;
 
-/// mpirun hands on what ranks print through pipes: what was printed last gets there before MPI_Abort's own
+/// mpirun hands on what ranks print through pipes, and may drop what it has not read yet when it sees a rank
+/// end with a status that is not 0: what was printed last gets there before that, and before MPI_Abort's own
 /// lines.
 constexpr auto time_to_print = std::chrono::milliseconds(200);
 
 }  // namespace
+
+bool is_agreed(const std::exception& e) {
+  return dynamic_cast<const AgreedError*>(&e) != nullptr || dynamic_cast<const AgreedFailure*>(&e) != nullptr;
+}
 
 Runtime::Runtime(int* argc, char*** argv) : exceptions_at_start_(std::uncaught_exceptions()) {
   // What Open MPI, PMIx (srun) and PMI (MPICH, Intel) set for the ranks that they start.
@@ -157,11 +162,9 @@ int Runtime::run(const std::function<int()>& body) {
   try {
     return body();
   } catch (const AgreedError& e) {
-    if (rank_ == 0) print_problems(e.what());
-    return 2;
+    return end_agreed(2, e.what());
   } catch (const AgreedFailure& e) {
-    if (rank_ == 0) print_problems(e.what());
-    return 1;
+    return end_agreed(1, e.what());
   } catch (const std::exception& e) {
     const int status = dynamic_cast<const Error*>(&e) != nullptr ? 2 : 1;
     const std::string text = e.what(), name = fmt::format("rank {}: ", rank_);
@@ -173,6 +176,18 @@ int Runtime::run(const std::function<int()>& body) {
       std::this_thread::sleep_for(detail::grace_after_timeout);
     end_all(status);
   }
+}
+
+int Runtime::end_agreed(int status, const std::string& message) {
+  if (rank_ == 0) {
+    print_problems(message);
+    if (mpi_abandoned()) end_all(status);
+    if (started_) std::this_thread::sleep_for(time_to_print);
+  } else if (mpi_abandoned()) {  // the ranks cannot meet at the end of MPI: rank 0 ends this one
+    std::this_thread::sleep_for(std::chrono::duration<double>(2 * seconds_to_abort));
+    std::_Exit(status);
+  }
+  return status;
 }
 
 void Runtime::abort(int status, const std::string& message) {

@@ -36,6 +36,9 @@ class AgreedFailure : public Failure {
   using Failure::Failure;
 };
 
+/// Whether every rank throws this one.
+bool is_agreed(const std::exception& e);
+
 /// A transfer that made no progress for longer than the collective timeout; thrown on the ranks that waited.
 class CollectiveTimeout : public Failure {
  public:
@@ -82,6 +85,7 @@ class Runtime {
 
  private:
   [[noreturn]] void end_all(int status);
+  int end_agreed(int status, const std::string& message);
 
   int rank_ = 0, world_ = 1, local_rank_ = 0, local_ranks_ = 1;
   bool started_ = false;

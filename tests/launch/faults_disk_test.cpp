@@ -94,10 +94,11 @@ class FaultsOfDisk : public Faults {
   }
 
   /// The program's message, whichever rank it is of: a file below the disk, and why.
-  static void expect_no_space(const std::string& first_message, const std::string& disk) {
+  static void expect_no_space(const std::string& errors, const std::string& disk) {
     const std::regex message(R"((rank \d+: )?hysparse: error: (rank \d+: )?)" + disk +
                              R"(/[^ ]+: cannot [a-z ]+( \d+ bytes)?: No space left on device)");
-    EXPECT_TRUE(std::regex_match(first_message, message)) << first_message;
+    const std::string text = without_mpirun_frames(errors);
+    EXPECT_TRUE(std::regex_match(text.substr(0, text.find('\n')), message)) << errors;
   }
 
   static std::vector<std::string> steps_in(const std::string& run) {
@@ -106,6 +107,10 @@ class FaultsOfDisk : public Faults {
       if (entry.is_directory()) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
+  }
+
+  static bool only_steps(const std::vector<std::string>& names) {
+    return std::all_of(names.begin(), names.end(), [](const auto& name) { return step_of_name(name); });
   }
 };
 
@@ -128,7 +133,7 @@ TEST_F(FaultsOfDisk, ADirectoryThatBecomesReadOnly) {
       EXPECT_TRUE(std::regex_match(
           ending.first_message(),
           std::regex(R"((rank \d+: )?hysparse: error: (rank \d+: )?)" + place + ".*: Read-only file system")))
-          << ending.first_message();
+          << ending.errors;
       EXPECT_EQ(count(ending.errors, "hysparse: error"), 1) << ending.errors;
     }
     disk.set_read_only(false);
@@ -155,19 +160,25 @@ TEST_F(FaultsOfDisk, ADiskThatIsFull) {
       wait_until(program, [&] { return count(read_file(r.log + ".err"), "\n") > 0; });
       const Ending ending = wait_for_end(program, r, Clock::now());
       EXPECT_EQ(ending.status, 1) << ending.errors;
-      expect_no_space(ending.first_message(), place);
+      expect_no_space(ending.errors, place);
       EXPECT_EQ(count(ending.errors, "hysparse: error"), 1) << ending.errors;
     }
     const std::vector<std::string> saved = steps_in(r.run);
-    for (const std::string& step : saved) EXPECT_TRUE(step_of_name(step)) << step << " was left";
+    // Rank 0's metrics find no room on the run's disk either, and what that rank alone throws ends the others
+    // in the middle of a save; a save that fails clears up behind itself.
+    EXPECT_TRUE(whole_run || only_steps(saved)) << fmt::format("{}", fmt::join(saved, " "));
     if (whole_run || draw(2) == 0) {  // started again too soon
       const ProgramResult again = run_hysparse(r.layout->ranks, command(*r.layout, r.run, keep_all));
       EXPECT_EQ(again.status, 1) << again.errors;
-      expect_no_space(again.errors.substr(0, again.errors.find('\n')), place);
-      EXPECT_EQ(steps_in(r.run), saved);
+      expect_no_space(again.errors, place);
+      // Room that a save gave back when it failed may do for one step more.
+      const std::vector<std::string> now = steps_in(r.run);
+      for (const std::string& step : saved)
+        EXPECT_TRUE(!step_of_name(step) || std::count(now.begin(), now.end(), step) == 1) << step << " is gone";
     }
     disk.make_room();
     expect_nothing_lost(r);
+    EXPECT_TRUE(only_steps(steps_in(r.run)));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint/reader.h"
+#include "checkpoint/step_directories.h"
 
 namespace hysparse::testing {
 
@@ -42,7 +43,10 @@ bool saving(const std::string& run_directory) {
 std::int64_t latest_step(const std::string& run_directory) {
   std::vector<std::string> warnings;
   const auto latest = find_latest(run_directory, &warnings);
-  EXPECT_TRUE(warnings.empty()) << warnings.front();
+  // A disk that fills up, or a kill, between the first step's name and `latest` leaves that step without it.
+  if (fs::exists(latest_path(checkpoints_directory(run_directory)))) {
+    EXPECT_TRUE(warnings.empty()) << warnings.front();
+  }
   if (!latest) return 0;
   for (const auto& entry : fs::directory_iterator(checkpoints_directory(run_directory)))
     if (step_of_name(entry.path().filename().string())) CheckpointReader(entry.path().string()).verify();
