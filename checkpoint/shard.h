@@ -32,7 +32,8 @@ FileDigest fill_shard(const ShardPlan& plan, std::span<const Piece> pieces,
                       const std::function<void()>& before_block);
 
 /// What is wrong with the structure of a shard whose checksums are those of the manifest, dataset by dataset:
-/// each must be the piece that the manifest lists, and lie where it says.
+/// each must be the piece that the manifest lists, and lie where it says. The HDF5 library reads it, as other
+/// programs will, in a child process: it crashes on files made to do that.
 std::vector<std::string> structure_problems(const std::string& path, const StoredTensors& tensors, int shard);
 
 }  // namespace hysparse

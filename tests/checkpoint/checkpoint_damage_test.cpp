@@ -8,6 +8,7 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/region.h"
 #include "checkpoint/writer.h"
+#include "core/plain_hdf5.h"
 #include "tests/checkpoint/support.h"
 #include "tests/data/temporary_directory.h"
 
@@ -132,6 +133,49 @@ TEST_F(CheckpointDamage, ATruncatedShardIsFound) {
   CheckpointReader reader(step_, 2);
   fs::resize_file(shard_, static_cast<std::uintmax_t>(bytes_ / 2));
   EXPECT_THROW(reader.read("wide", DType::f64), DamagedCheckpoint);
+}
+
+/// Where the object headers of an HDF5 file begin and the checksum at the end of each lies.
+std::vector<std::pair<std::size_t, std::size_t>> object_headers(const std::string& file) {
+  std::vector<std::pair<std::size_t, std::size_t>> found;
+  for (std::size_t at = file.find("OHDR"); at != std::string::npos; at = file.find("OHDR", at + 1)) {
+    const auto flags = static_cast<unsigned>(file[at + 5]);
+    std::size_t end = at + 6 + ((flags & 0x20U) != 0 ? 16 : 0) + ((flags & 0x10U) != 0 ? 4 : 0), size = 0;
+    std::memcpy(&size, file.data() + end, std::size_t{1} << (flags & 3U));
+    end += (std::size_t{1} << (flags & 3U)) + size;
+    if (end + 4 <= file.size()) found.emplace_back(at, end);
+  }
+  return found;
+}
+
+TEST(CheckpointForged, AShardThatItsManifestAgreesWithIsReadOrRefused) {
+  const TemporaryDirectory directory;
+  const std::string& run = directory.path();
+  const TestTensor tensor{"w", {4, 5}, DType::f32};
+  const auto world = local_communicator("world");
+  CheckpointWriter writer(run, 1, *world);
+  writer.save(testing::test_info(1), {testing::make_piece(tensor, 1, whole_box(tensor.shape))}, false);
+  const std::string step = checkpoints_directory(run) + "/" + step_name(1), shard = step + "/" + shard_name(0);
+  Manifest manifest = read_manifest(step);
+  const std::string bytes = read_file(shard);
+  const auto headers = object_headers(bytes);
+  ASSERT_FALSE(headers.empty());
+  std::mt19937_64 random(11);
+  int refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string forged = bytes;
+    const auto [begin, end] = headers[random() % headers.size()];
+    for (int n = 0; n < 1 + round % 4; ++n)
+      forged[begin + random() % (end - begin)] = static_cast<char>(random() % 3 == 0 ? 0xff : random());
+    const std::uint32_t checksum = hdf5_checksum(std::as_bytes(std::span(forged).subspan(begin, end - begin)));
+    std::memcpy(forged.data() + end, &checksum, sizeof checksum);
+    manifest.shards = {{static_cast<std::int64_t>(forged.size()),
+                        {xxh3(forged.data(), static_cast<std::int64_t>(forged.size()))}}};
+    testing::replace_file(shard, forged);
+    testing::replace_file(step + "/" + std::string(manifest_file), manifest_text(manifest));
+    refused += CheckpointReader(step).problems().empty() ? 0 : 1;
+  }
+  EXPECT_GE(refused, 200);  // the rest are changes of bytes that mean nothing
 }
 
 TEST_F(CheckpointDamage, OnlyWhatIsAskedForIsRead) {
