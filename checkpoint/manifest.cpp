@@ -72,6 +72,14 @@ std::int64_t integer(const json& value, const char* what) {
   return value.get<std::int64_t>();
 }
 
+std::map<std::string, std::int64_t> integers(const json& value, const char* what) {
+  if (!value.is_object()) fault("{} is not an object", what);
+  std::map<std::string, std::int64_t> numbers;
+  for (const auto& [key, number] : value.items())
+    numbers[key] = integer(number, fmt::format("{} {}", what, printable(key)).c_str());
+  return numbers;
+}
+
 int small_integer(const json& value, const char* what) {
   const std::int64_t n = integer(value, what);
   if (n > std::numeric_limits<int>::max()) fault("{} is {}", what, n);
@@ -200,7 +208,7 @@ Manifest manifest_of(const json& root) {
   if (!member(root, "seed").is_number_unsigned()) fault("seed is not a whole number from 0 on");
   info.seed = root["seed"].get<std::uint64_t>();
   info.layout = text(member(root, "layout"), "layout");
-  info.mesh = member(root, "mesh").get<std::map<std::string, std::int64_t>>();
+  info.mesh = integers(member(root, "mesh"), "mesh");
   info.data_state = member(root, "data_state").get<std::map<std::string, std::string>>();
   info.config = text(member(root, "config"), "config");
   info.versions = member(root, "versions").get<std::map<std::string, std::string>>();

@@ -13,10 +13,12 @@ constexpr std::int64_t buffer_bytes = 4 << 20;
 
 /// Throws unless `file` is the plain name of a file beside the index.
 void check_shard_name(const std::string& file, const std::string& path) {
-  const bool plain = !file.empty() && file.front() != '.' && std::none_of(file.begin(), file.end(), [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return c == '/' || c == '\\' || byte < 0x20 || byte == 0x7f;
-  });
+  constexpr std::size_t longest = 255;  // what file systems take
+  const bool plain = !file.empty() && file.size() <= longest && file.front() != '.' &&
+                     std::none_of(file.begin(), file.end(), [](char c) {
+                       const auto byte = static_cast<unsigned char>(c);
+                       return c == '/' || c == '\\' || byte < 0x20 || byte == 0x7f;
+                     });
   if (!plain || !file.ends_with(".safetensors")) {
     throw_error(
         "{}: weight_map names the file '{}'; it must be the plain name of a .safetensors file beside the index",

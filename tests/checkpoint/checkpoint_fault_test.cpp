@@ -248,7 +248,7 @@ TEST_F(CheckpointFaults, LyingManifests) {
   lie("\"step\": 1,", "");
   EXPECT_ERROR(read_all(), manifest_, "has no 'step'");
   lie("\"mesh\": {", "\"mesh\": {\"tp\": \"two\",");
-  EXPECT_ERROR(read_all(), manifest_, "must be number");
+  EXPECT_ERROR(read_all(), manifest_, "mesh tp is not a whole number");
 }
 
 TEST_F(CheckpointFaults, CheckpointOfAnotherModel) {

@@ -96,7 +96,7 @@ Struck strike(int signal, bool verify_itself, const std::string& timeout) {
   const WorkDirectory directory;
   fs::create_directory(directory / "tmp");
   std::vector<std::string> arguments{
-      "verify", configs + "dense.yaml", "--layouts", "dp=2;tp=2", "--steps", "2500", "--timeout", timeout};
+      "verify", configs + "dense.yaml", "--layouts", "dp=2;tp=2", "--steps", "1000", "--timeout", timeout};
   arguments.insert(arguments.end(), tiny.begin(), tiny.end());
   BackgroundProgram program(0, arguments, directory / "log", {"TMPDIR=" + directory / "tmp"});
   std::vector<int> processes;  // verify itself, and two ranks
@@ -106,9 +106,9 @@ Struck strike(int signal, bool verify_itself, const std::string& timeout) {
   }
   EXPECT_EQ(processes.size(), 3u) << read_file(directory / "log") << read_file(directory / "log.err");
   if (processes.size() < 3) return {};
-  // Most often they train by now, and on the fastest machine they are far from done: 2500 steps of more than
+  // Most often they train by now, and on the fastest machine they are far from done: 1000 steps of more than
   // 0.4 ms.
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
   kill(verify_itself ? processes[0] : processes[2], signal);
   Struck struck;
   struck.status = program.wait();
@@ -133,7 +133,7 @@ TEST(Verify, AKilledRankFailsItsLayoutOnly) {
 }
 
 TEST(Verify, AHangingRankFailsItsLayoutOnly) {
-  const Struck struck = strike(SIGSTOP, false, "30");
+  const Struck struck = strike(SIGSTOP, false, "45");
   EXPECT_EQ(struck.status, 1);
   EXPECT_NE(struck.output.find("1 of 2 layouts FAIL: dp=2\n"), std::string::npos) << struck.output;
   EXPECT_TRUE(struck.rank_is_gone);
