@@ -20,7 +20,7 @@ RunConfig load_config(const std::string& path, const std::vector<std::string>& o
                       std::optional<int> world);
 
 /// The same from text, `name` standing for the file: a resolved config that a checkpoint holds. `base` is
-/// refused.
+/// refused. Whether this build can compute on the device it names is not judged.
 RunConfig config_from_text(const std::string& text, const std::string& name, std::optional<int> world);
 
 /// The rules between keys, and the options that are not there yet; empty when all is well. Rules that involve a

@@ -133,13 +133,15 @@ class Reader {
   }
 };
 
+/// The rules of the keys in `unjudged` are left out.
 RunConfig resolve(const YamlNode& tree, const std::string& name, std::vector<std::string> problems,
-                  std::optional<int> world) {
+                  std::optional<int> world, const std::set<std::string>& unjudged = {}) {
   Reader reader;
   reader.problems = std::move(problems);
   reader.section(tree, "");
   reader.missing_keys(name);
   reader.derive(world.value_or(1));
+  reader.broken.insert(unjudged.begin(), unjudged.end());
   for (std::string& problem : validate(reader.config, world, reader.broken)) {
     reader.problems.push_back(std::move(problem));
   }
@@ -167,7 +169,9 @@ RunConfig config_from_text(const std::string& text, const std::string& name, std
   std::vector<std::string> problems;
   const YamlPointer tree = read_yaml(text, name, problems);
   if (!tree) throw Error(problems);
-  return resolve(*tree, name, std::move(problems), world);
+  // What a GPU has trained is read where there is none.
+  return resolve(*tree, name, std::move(problems), world,
+                 {"train.device", "train.dtype", "parallel.share_gpu"});
 }
 
 }  // namespace hysparse

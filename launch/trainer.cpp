@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/backend.h"
+#include "core/cuda/context.h"
 #include "launch/model_layout.h"
 #include "launch/peak_flops.h"
 #include "launch/run_device.h"
@@ -106,7 +108,12 @@ void Trainer::run() {
   try {
     run_steps();
   } catch (const std::exception& e) {
-    if (is_agreed(e)) optimizer_.wait_gathered();  // every rank ends in order: nothing may be under way
+    if (is_agreed(e)) {  // every rank ends in order: nothing may be under way
+      optimizer_.wait_gathered();
+      if constexpr (cuda_build) {
+        if (!stream_.device.is_cpu()) cuda::synchronize(stream_);
+      }
+    }
     throw;
   }
 }

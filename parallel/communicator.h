@@ -1,4 +1,4 @@
-/// Communicators are values that hide MPI (host tensors), NCCL (device tensors, later) and a local group of
+/// Communicators are values that hide MPI (host tensors), NCCL (device tensors) and a local group of
 /// one. Created eagerly in one declared order before the first step, destroyed before MPI_Finalize. Every rank
 /// of the group calls the same operations in the same order. Reductions are sums in the tensor's dtype, in an
 /// order fixed by the group's size.

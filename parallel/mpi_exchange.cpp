@@ -53,6 +53,12 @@ void check_mpi(int code, const char* what) {
   throw_failure("rank {}: {}: {}", rank_in_messages(), what, text);
 }
 
+void progress_mpi() {
+  if (abandoned) return;
+  int found = 0;
+  MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_SELF, &found, MPI_STATUS_IGNORE);
+}
+
 double collective_timeout() {
   return timeout_seconds;
 }

@@ -18,6 +18,10 @@ namespace hysparse::detail {
 /// Throws Failure with MPI's own text unless `code` is MPI_SUCCESS.
 void check_mpi(int code, const char* what);
 
+/// Lets MPI work on transfers under way, for who waits for something else: their peers may need it. Nothing
+/// once transfers were given up. On the main thread.
+void progress_mpi();
+
 /// As set by set_collective_timeout.
 double collective_timeout();
 

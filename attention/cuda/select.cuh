@@ -5,9 +5,9 @@
 
 namespace hysparse::cuda {
 
-/// Ascending with x; not-a-number counts as -inf.
+/// Ascending with x, the same for both zeros; not-a-number counts as -inf.
 __device__ __forceinline__ std::uint32_t ordered_bits(float x) {
-  const std::uint32_t bits = __float_as_uint(isnan(x) ? -INFINITY : x);
+  const std::uint32_t bits = __float_as_uint(isnan(x) ? -INFINITY : x + 0.0f);  // -0 + 0 is 0
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 

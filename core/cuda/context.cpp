@@ -2,6 +2,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <thread>
+
+#include <sched.h>
 
 #include "core/cuda/error.h"
 
@@ -11,6 +14,9 @@ namespace {
 struct Context {
   Stream stream;
   DeviceProperties properties;
+  cudaEvent_t reached = nullptr;  // for synchronize
+  void (*progress)() = nullptr;
+  std::thread::id progress_thread;
 };
 
 std::optional<Context>& context() {
@@ -58,7 +64,9 @@ Stream open_stream(int index, ThreadPool* pool) {
   HYSPARSE_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&memory, index));
   std::uint64_t keep_all = UINT64_MAX;
   HYSPARSE_CUDA_CHECK(cudaMemPoolSetAttribute(memory, cudaMemPoolAttrReleaseThreshold, &keep_all));
-  opened = Context{{{DeviceType::cuda, index}, pool, native}, found};
+  cudaEvent_t reached = nullptr;
+  HYSPARSE_CUDA_CHECK(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming));
+  opened = Context{{{DeviceType::cuda, index}, pool, native}, found, reached};
   return opened->stream;
 }
 
@@ -68,7 +76,29 @@ const Stream& current_stream() {
 }
 
 void synchronize(const Stream& stream) {
+  wait_with_progress(stream);
   HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(stream.native)));
+}
+
+void wait_with_progress(const Stream& stream) {
+  HYSPARSE_CHECK(context(), "no GPU is open");
+  const Context& opened = *context();
+  if (opened.progress == nullptr || opened.progress_thread != std::this_thread::get_id()) return;
+  HYSPARSE_CUDA_CHECK(cudaEventRecord(opened.reached, static_cast<cudaStream_t>(stream.native)));
+  cudaError_t status = cudaEventQuery(opened.reached);
+  while (status == cudaErrorNotReady) {
+    (void)cudaGetLastError();  // the next kernel's launch would take it for its own
+    opened.progress();
+    sched_yield();
+    status = cudaEventQuery(opened.reached);
+  }
+  HYSPARSE_CUDA_CHECK(status);
+}
+
+void set_while_waiting(void (*progress)()) {
+  HYSPARSE_CHECK(context(), "no GPU is open");
+  context()->progress = progress;
+  context()->progress_thread = std::this_thread::get_id();
 }
 
 const DeviceProperties& properties() {

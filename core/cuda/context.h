@@ -23,6 +23,12 @@ const Stream& current_stream();
 /// Waits until the stream is empty. Throws Failure, with CUDA's words, when something on it went wrong.
 void synchronize(const Stream& stream);
 
+/// From now on the calling thread calls `progress` again and again while it waits in synchronize, and in copies
+/// to the host: what goes on between processes must not stand still meanwhile. Null: nothing.
+void set_while_waiting(void (*progress)());
+/// Where that is set, waits as synchronize does: before calls in which the driver would. Else returns at once.
+void wait_with_progress(const Stream& stream);
+
 /// What kernels choose their launch by.
 struct DeviceProperties {
   std::string name;

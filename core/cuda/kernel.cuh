@@ -168,7 +168,8 @@ struct Launch {
 template <class... Parameters, class... Args>
 void launch(const Stream& stream, const Launch& how, void (*kernel)(Parameters...), Args&&... args) {
   if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
-  constexpr std::int64_t without_asking = 48 << 10;
+  // Of 48 KiB, static shared memory has its part too.
+  constexpr std::int64_t without_asking = 32 << 10;
   if (how.shared_bytes > without_asking) {
     HYSPARSE_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              static_cast<int>(how.shared_bytes)));

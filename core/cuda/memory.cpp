@@ -16,7 +16,7 @@ cudaStream_t native() {
 /// Gives what freed blocks keep back to the driver, for a block that does not fit between them.
 void trim(Device device) {
   cudaMemPool_t pool = nullptr;
-  HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(native()));
+  synchronize(current_stream());
   HYSPARSE_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool, device.index));
   HYSPARSE_CUDA_CHECK(cudaMemPoolTrimTo(pool, 0));
 }
@@ -73,6 +73,7 @@ void copy(void* to, Device to_device, const void* from, Device from_device, std:
   const cudaMemcpyKind kind = to_device.is_cpu()     ? cudaMemcpyDeviceToHost
                               : from_device.is_cpu() ? cudaMemcpyHostToDevice
                                                      : cudaMemcpyDeviceToDevice;
+  if (to_device.is_cpu()) wait_with_progress(current_stream());
   HYSPARSE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), kind, native()));
   if (to_device.is_cpu()) HYSPARSE_CUDA_CHECK(cudaStreamSynchronize(native()));
 }

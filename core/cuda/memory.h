@@ -18,7 +18,7 @@ void* allocate_page_locked(std::int64_t bytes);
 void free_page_locked(void* data) noexcept;
 
 /// Copies between host and GPU or within the GPU. To the host: returns when the bytes are there. From the host:
-/// `from` may be reused on return.
+/// `from` may be reused on return, unless it is page-locked.
 void copy(void* to, Device to_device, const void* from, Device from_device, std::int64_t bytes);
 void zero(void* data, std::int64_t bytes);
 

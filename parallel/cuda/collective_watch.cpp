@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "parallel/mpi_exchange.h"
@@ -54,7 +55,7 @@ class WatchThread {
         try {
           problem = watch->problem();
         } catch (const std::exception& e) {  // an error of a kernel before it: the main thread sees it as well
-          problem = e.what();
+          problem = fmt::format("rank {}: {}", rank_in_messages(), e.what());
         }
         if (problem.empty()) continue;
         print_problems(problem);
@@ -79,10 +80,21 @@ CollectiveWatch::~CollectiveWatch() {
   WatchThread::instance().remove(this);
 }
 
-void CollectiveWatch::enqueued(const char* operation, cudaStream_t stream) {
-  constexpr std::size_t most = 64;  // those behind are watched through the ones before them
+void CollectiveWatch::calling(const char* operation) {
   const std::lock_guard lock(mutex_);
-  if (under_way_.size() == most) return;
+  called_ = operation;
+  called_since_ = Clock::now();
+}
+
+void CollectiveWatch::enqueued(cudaStream_t stream) {
+  constexpr std::size_t most = 64;
+  const std::lock_guard lock(mutex_);
+  const char* operation = std::exchange(called_, nullptr);
+  if (under_way_.size() == most) {  // the last place is for all that come behind: over when the last one is
+    under_way_.back().operation = operation;
+    under_way_.back().done->record(stream);
+    return;
+  }
   std::unique_ptr<Event> done;
   if (unused_.empty()) {
     done = std::make_unique<Event>();
@@ -108,11 +120,15 @@ std::string CollectiveWatch::problem() {
     under_way_.pop_front();
     oldest_since_ = Clock::now();
   }
-  if (under_way_.empty()) return {};
-  const double seconds = std::chrono::duration<double>(Clock::now() - oldest_since_).count();
-  if (seconds <= collective_timeout()) return {};
-  return timeout_message(fmt::format("{} on group {}", under_way_.front().operation, group_),
-                         collective_timeout(), "the other ranks");
+  const auto too_long = [](Clock::time_point since) {
+    return std::chrono::duration<double>(Clock::now() - since).count() > collective_timeout();
+  };
+  const char* late = nullptr;
+  if (called_ != nullptr && too_long(called_since_)) late = called_;
+  if (!under_way_.empty() && too_long(oldest_since_)) late = under_way_.front().operation;
+  if (late == nullptr) return {};
+  return timeout_message(fmt::format("{} of group {} on the GPU", late, group_), collective_timeout(),
+                         "the other ranks");
 }
 
 }  // namespace hysparse::detail

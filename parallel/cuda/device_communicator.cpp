@@ -11,6 +11,8 @@
 #include "core/cuda/context.h"
 #include "core/cuda/error.h"
 #include "parallel/cuda/collective_watch.h"
+#include "parallel/deadline.h"
+#include "parallel/mpi_exchange.h"
 
 namespace hysparse {
 namespace {
@@ -50,8 +52,17 @@ cudaStream_t compute_stream() {
 class PendingCollective final : public Pending {
  public:
   PendingCollective(Tensor in, Tensor out) : in_(std::move(in)), out_(std::move(out)) {}
+  ~PendingCollective() override {
+    if (waited_) return;
+    try {  // unwinding: the tensors' memory goes back in the order of the compute stream
+      done_.hold(compute_stream());
+    } catch (const std::exception&) {  // the GPU is lost
+    }
+  }
   void record(cudaStream_t side) { done_.record(side); }
   void wait() override {
+    HYSPARSE_CHECK(!waited_);
+    waited_ = true;
     done_.hold(compute_stream());
     in_ = out_ = Tensor();
   }
@@ -60,6 +71,7 @@ class PendingCollective final : public Pending {
  private:
   Tensor in_, out_;  // alive until the compute stream waits
   Event done_;
+  bool waited_ = false;
 };
 
 /// A message of host memory whose tensor lies on the GPU.
@@ -70,7 +82,9 @@ class PendingMessage final : public Pending {
       : message_(std::move(message)), staging_(std::move(staging)), target_(std::move(target)) {}
   void wait() override {
     message_->wait();
-    if (target_.defined()) target_.copy_from(staging_);
+    if (!target_.defined()) return;
+    cuda::wait_with_progress(cuda::current_stream());  // the driver waits in copies of much
+    target_.copy_from(staging_);
   }
   bool test() override { return message_->test(); }
 
@@ -79,9 +93,16 @@ class PendingMessage final : public Pending {
   Tensor staging_, target_;
 };
 
+/// Those alive. While there are any, MPI goes on when the host waits for the GPU: other ranks may need messages
+/// of a pipeline that are under way before they come to the collective that this rank's GPU waits in.
+int communicators = 0;
+
 class DeviceCommunicator final : public Communicator {
  public:
   explicit DeviceCommunicator(std::unique_ptr<Communicator> host) : host_(std::move(host)) {
+    // Multicast over NVLink is not to be had on every machine that offers it. Read when the first one is made.
+    setenv("NCCL_NVLS_ENABLE", "0", 0);
+    const detail::MeetingDeadline deadline(fmt::format("creation of group {} on the GPU", host_->name()));
     ncclUniqueId id{};
     if (host_->rank() == 0) check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId");
     const Tensor bytes = Tensor::empty({static_cast<std::int64_t>(sizeof(id))}, DType::u8);
@@ -89,13 +110,24 @@ class DeviceCommunicator final : public Communicator {
     host_->broadcast(bytes, 0);
     std::memcpy(&id, bytes.raw(), sizeof(id));
     check_nccl(ncclCommInitRank(&comm_, host_->size(), id, host_->rank()), "ncclCommInitRank");
+    (void)cudaGetLastError();  // of what NCCL tried on its way
     HYSPARSE_CUDA_CHECK(cudaStreamCreateWithFlags(&side_, cudaStreamNonBlocking));
     watch_.emplace(comm_, host_->name());
+    if (communicators++ == 0) cuda::set_while_waiting(detail::progress_mpi);
   }
   ~DeviceCommunicator() override {
+    if (--communicators == 0) cuda::set_while_waiting(nullptr);
     watch_.reset();
     // Others may be gone when this is unwinding: nothing is waited for then.
-    if (std::uncaught_exceptions() > 0) {
+    const bool unwinding = std::uncaught_exceptions() > 0;
+    constexpr double seconds_to_abort = 30;
+    const detail::Deadline deadline(
+        unwinding ? seconds_to_abort : detail::collective_timeout(), [name = host_->name()] {
+          detail::print_problems(
+              fmt::format("rank {}: group {} cannot be ended on the GPU", rank_in_messages(), name));
+          std::_Exit(1);
+        });
+    if (unwinding) {
       ncclCommAbort(comm_);
     } else {
       ncclCommDestroy(comm_);
@@ -110,10 +142,11 @@ class DeviceCommunicator final : public Communicator {
   void all_reduce(const Tensor& tensor) override {
     count("all_reduce", tensor.bytes());
     if (tensor.device().is_cpu()) return host_->all_reduce(tensor);
+    watch_->calling("all_reduce");
     check_nccl(ncclAllReduce(tensor.raw(), tensor.raw(), elements(tensor), nccl_type(tensor.dtype()), ncclSum,
                              comm_, compute_stream()),
                "ncclAllReduce");
-    watch_->enqueued("all_reduce", compute_stream());
+    watch_->enqueued(compute_stream());
   }
 
   void reduce_scatter(const Tensor& in, const Tensor& out) override {
@@ -135,35 +168,40 @@ class DeviceCommunicator final : public Communicator {
     check_all_to_all(in, send_rows, out, receive_rows);
     count("all_to_all", in.bytes());
     if (in.device().is_cpu()) return host_->all_to_all(in, send_rows, out, receive_rows);
+    watch_->calling("all_to_all");
     check_nccl(ncclGroupStart(), "ncclGroupStart");
+    ncclResult_t first_error = ncclSuccess;  // the group is ended before it is thrown
+    const auto note = [&](ncclResult_t result) {
+      if (first_error == ncclSuccess) first_error = result;
+    };
     std::int64_t sent = 0, received = 0;
     for (int peer = 0; peer < size(); ++peer) {
       const std::int64_t give = send_rows[static_cast<std::size_t>(peer)];
       const std::int64_t take = receive_rows[static_cast<std::size_t>(peer)];
-      if (give > 0) {
-        const Tensor part = in.slice(sent, sent + give);
-        check_nccl(ncclSend(part.raw(), elements(part), nccl_type(in.dtype()), peer, comm_, compute_stream()),
-                   "ncclSend");
+      const Tensor to_peer = in.slice(sent, sent + give), from_peer = out.slice(received, received + take);
+      if (to_peer.numel() > 0) {
+        note(ncclSend(to_peer.raw(), elements(to_peer), nccl_type(in.dtype()), peer, comm_, compute_stream()));
       }
-      if (take > 0) {
-        const Tensor part = out.slice(received, received + take);
-        check_nccl(ncclRecv(part.raw(), elements(part), nccl_type(out.dtype()), peer, comm_, compute_stream()),
-                   "ncclRecv");
+      if (from_peer.numel() > 0) {
+        note(ncclRecv(from_peer.raw(), elements(from_peer), nccl_type(out.dtype()), peer, comm_,
+                      compute_stream()));
       }
       sent += give;
       received += take;
     }
-    check_nccl(ncclGroupEnd(), "ncclGroupEnd");
-    watch_->enqueued("all_to_all", compute_stream());
+    note(ncclGroupEnd());
+    check_nccl(first_error, "ncclSend and ncclRecv");
+    watch_->enqueued(compute_stream());
   }
 
   void broadcast(const Tensor& tensor, int root) override {
     count("broadcast", rank() == root ? tensor.bytes() : 0);
     if (tensor.device().is_cpu()) return host_->broadcast(tensor, root);
+    watch_->calling("broadcast");
     check_nccl(ncclBroadcast(tensor.raw(), tensor.raw(), elements(tensor), nccl_type(tensor.dtype()), root,
                              comm_, compute_stream()),
                "ncclBroadcast");
-    watch_->enqueued("broadcast", compute_stream());
+    watch_->enqueued(compute_stream());
   }
 
   std::unique_ptr<Pending> send(const Tensor& tensor, int to, int tag) override {
@@ -203,15 +241,17 @@ class DeviceCommunicator final : public Communicator {
   static std::size_t elements(const Tensor& tensor) { return static_cast<std::size_t>(tensor.numel()); }
 
   void reduce_scatter_on(const Tensor& in, const Tensor& out, cudaStream_t stream) {
+    watch_->calling("reduce_scatter");
     check_nccl(
         ncclReduceScatter(in.raw(), out.raw(), elements(out), nccl_type(in.dtype()), ncclSum, comm_, stream),
         "ncclReduceScatter");
-    watch_->enqueued("reduce_scatter", stream);
+    watch_->enqueued(stream);
   }
   void all_gather_on(const Tensor& in, const Tensor& out, cudaStream_t stream) {
+    watch_->calling("all_gather");
     check_nccl(ncclAllGather(in.raw(), out.raw(), elements(in), nccl_type(in.dtype()), comm_, stream),
                "ncclAllGather");
-    watch_->enqueued("all_gather", stream);
+    watch_->enqueued(stream);
   }
 
   template <class F>

@@ -20,8 +20,12 @@ class Event {
   void hold(cudaStream_t stream) const { HYSPARSE_CUDA_CHECK(cudaStreamWaitEvent(stream, event_)); }
   bool reached() const {
     const cudaError_t status = cudaEventQuery(event_);
-    if (status != cudaErrorNotReady) HYSPARSE_CUDA_CHECK(status);
-    return status == cudaSuccess;
+    if (status == cudaErrorNotReady) {
+      (void)cudaGetLastError();  // the next kernel's launch would take it for its own
+      return false;
+    }
+    HYSPARSE_CUDA_CHECK(status);
+    return true;
   }
 
  private:

@@ -35,13 +35,25 @@ const std::vector<GpuCase> cases{
     {1, 300, 16, 4, 128, 64, 2, 128, 90}, {2, 270, 16, 1, 128, 128, 2, 200, 60},
     {1, 257, 6, 2, 32, 24, 3, 17, 50},    {3, 170, 5, 1, 48, 5, 4, 64, 40},
     {1, 330, 16, 1, 256, 64, 2, 80, 100}, {1, 100, 160, 1, 64, 16, 2, 40, 30},
+    {2, 1, 2, 1, 32, 64, 1, 1, 1},        // one token, a document
+    {1, 130, 8, 2, 64, 16, 4, 1000, 40},  // window above T and documents
+    {1, 90, 32, 2, 16, 64, 0, 33, 50},    // no blocks, documents
+    {1, 150, 4, 1, 80, 32, 100, 20, 45},  // all visible blocks of documents
+    {1, 65, 4, 4, 128, 64, 2, 64, 20},    // T one more than a tile's keys and a block
 };
 
 /// Head sizes that only fp32 takes.
-const std::vector<GpuCase> odd_cases{{2, 37, 4, 2, 4, 8, 2, 5},
-                                     {1, 70, 3, 1, 7, 5, 3, 20},
-                                     {1, 100, 4, 4, 8, 16, 2, 33, 30},
-                                     {1, 50, 2, 1, 1, 8, 2, 9}};
+const std::vector<GpuCase> odd_cases{
+    {2, 37, 4, 2, 4, 8, 2, 5},
+    {1, 70, 3, 1, 7, 5, 3, 20},
+    {1, 100, 4, 4, 8, 16, 2, 33, 30},
+    {1, 50, 2, 1, 1, 8, 2, 9},
+    {1, 1, 16, 1, 20, 8, 2, 5},            // one token
+    {2, 66, 16, 1, 20, 64, 2, 100, 25},    // sixteen heads per group, window above T
+    {1, 130, 3, 3, 24, 24, 100, 129, 40},  // one head per group, more blocks wanted than there are
+    {1, 65, 4, 2, 24, 16, 0, 7, 20},       // no blocks
+    {1, 45, 2, 1, 250, 16, 2, 20, 15},     // a lane's last element in some lanes only
+};
 
 class CudaAttention : public ::testing::TestWithParam<std::tuple<GpuCase, DType>> {};
 
@@ -108,11 +120,14 @@ INSTANTIATE_TEST_SUITE_P(OddHeadSizes, CudaAttention,
                          [](const auto& parameter) { return "f32_" + std::to_string(parameter.index); });
 
 TEST(CudaAttentionSizes, HeadSizesThatBf16DoesNotTake) {
-  const GpuCase c{1, 20, 2, 1, 8, 4, 2, 5};
-  const GpuInputs inputs(c, DType::bf16, 1);
-  EXPECT_THROW(run_gpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr,
-                       run_cpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr)),
-               Error);
+  for (const std::int64_t head_dim : {4, 8, 20, 24}) {
+    const GpuCase c{1, 20, 2, 1, head_dim, 4, 2, 5};
+    const GpuInputs inputs(c, DType::bf16, 1);
+    EXPECT_THROW(run_gpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr,
+                         run_cpu(c, inputs, {.kind = Kind::causal}, false, DType::bf16, nullptr)),
+                 Error)
+        << head_dim;
+  }
 }
 
 /// Every token chooses the first block, whose list is cut into several sums, and its own.
@@ -175,13 +190,16 @@ TEST(CudaAttentionValues, Deterministic) {
   }
 }
 
-TEST(CudaAttentionValues, RefusesHeadSizes) {
-  const GpuCase c{1, 4, 1, 1, 24, 4, 1, 1};
-  const GpuInputs inputs(c, DType::f32, 7);
-  const Tensor q = on_gpu(inputs.q);
-  EXPECT_THROW(cuda::attention_forward(gpu(), c.sizes(), {.kind = Kind::causal}, q, q, q, {}, q,
-                                       poisoned({4, 1}, DType::f32), nullptr),
-               Error);
+TEST(CudaAttentionSizes, HeadSizesThatAreTooLarge) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const GpuCase c{1, 4, 1, 1, 272, 4, 1, 1};
+    const GpuInputs inputs(c, dtype, 7);
+    const Tensor q = on_gpu(inputs.q, dtype);
+    EXPECT_THROW(cuda::attention_forward(gpu(), c.sizes(), {.kind = Kind::causal}, q, q, q, {},
+                                         poisoned(q.shape(), dtype), poisoned({4, 1}, DType::f32), nullptr),
+                 Error)
+        << dtype_name(dtype);
+  }
 }
 
 TEST(CudaAttentionValues, NoTokens) {

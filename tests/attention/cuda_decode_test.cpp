@@ -28,6 +28,16 @@ const std::vector<DecodeCase> cases{
     {1, 2000, 6, 2, 48, 300, 2, 50},     // blocks of several tiles
     {3, 40000, 8, 2, 64, 64, 8, 64},     // several units per split
     {9, 400, 8, 2, 64, 16, 4, 50},       // the kernels of training
+    {2, 500, 8, 8, 32, 64, 0, 64},       // no blocks
+    {4, 100, 16, 1, 64, 256, 3, 1},      // a block larger than all keys, a window of one
+};
+
+/// Head sizes that only fp32 takes.
+const std::vector<DecodeCase> odd_cases{
+    {1, 0, 2, 1, 4, 8, 2, 3},           {1, 201, 4, 2, 7, 16, 3, 40},
+    {3, 333, 16, 1, 20, 64, 100, 1000},  // more blocks wanted than there are
+    {2, 150, 6, 6, 24, 24, 2, 5},       {1, 130, 2, 1, 250, 128, 1, 60},
+    {6, 90, 4, 2, 8, 16, 2, 30},  // the kernels of training
 };
 
 class CudaDecodeAttention : public ::testing::TestWithParam<std::tuple<DecodeCase, DType>> {
@@ -112,6 +122,36 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaDecodeAttention,
                            return std::string(dtype_name(std::get<1>(parameter.param))) + "_" +
                                   std::to_string(parameter.index / 2);
                          });
+
+INSTANTIATE_TEST_SUITE_P(OddHeadSizes, CudaDecodeAttention,
+                         ::testing::Combine(::testing::ValuesIn(odd_cases), ::testing::Values(DType::f32)),
+                         [](const auto& parameter) { return "f32_" + std::to_string(parameter.index); });
+
+/// Equal keys have equal scores: the lowest blocks are chosen. Twice, with the same bits.
+TEST(CudaDecodeOracle, TiesGoToTheLowerBlock) {
+  const DecodeCase c{3, 700, 8, 2, 64, 16, 4, 1};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor q = on_gpu(random_for(dtype, {c.tokens, c.num_heads * c.head_dim}, 2, "q"), dtype);
+    const Tensor keys = random_for(dtype, {c.keys(), c.num_kv_heads * c.head_dim}, 2, "k"),
+                 v = on_gpu(random_for(dtype, keys.shape(), 2, "v"), dtype);
+    for (std::int64_t t = 1; t < c.keys(); ++t) keys.slice(t, t + 1).copy_from(keys.slice(0, 1));
+    const Tensor k = on_gpu(keys, dtype);
+    std::vector<float> before;
+    for (int run = 0; run < 2; ++run) {
+      const BlockLists chosen{c.block_size, poisoned({c.tokens, c.num_kv_heads, c.top_blocks}, DType::i32),
+                              poisoned({c.tokens, c.num_kv_heads}, DType::i32)};
+      const Tensor out = poisoned(q.shape(), dtype);
+      cuda::decode_attention(gpu(), c.sizes(c.keys()), {.kind = Kind::causal}, q, k, v, {}, out, &chosen);
+      const std::vector<std::int32_t> blocks = chosen.blocks.to_vector<std::int32_t>();
+      for (std::size_t i = 0; i < blocks.size(); ++i) EXPECT_EQ(blocks[i], static_cast<std::int32_t>(i % 4));
+      const std::vector<float> values = out.to(DType::f32).to_vector<float>();
+      if (run == 1) {
+        EXPECT_EQ(values, before);
+      }
+      before = values;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace hysparse::testing

@@ -94,6 +94,14 @@ TEST(Config, LayersGivenAnewReplaceTheOlder) {
   EXPECT_EQ(load(listed, {"model.hybrid_ratio=1:2", "model.num_layers=4"}).model.num_layers(), 4);
 }
 
+TEST(Config, WhatAGpuHasTrainedIsReadWhereThereIsNone) {
+  const RunConfig config = config_from_text(
+      "{run: {dir: r}, data: {train: t}, train: {device: cuda, dtype: bf16}, parallel: {share_gpu: true}}",
+      "stored", std::nullopt);
+  EXPECT_EQ(config.train.device, RunConfig::DeviceChoice::cuda);
+  EXPECT_EQ(config.dtype(), DType::bf16);
+}
+
 TEST(Config, BaseFilesAreRelativeToTheirFile) {
   const TextFiles files;
   files.write("low/base.yaml", with("train: {steps: 1, seq_len: 1, eval_every: 1}\n"));

@@ -133,7 +133,8 @@ enum class Buckets {
   by_parameter,  ///< one for each parameter of the whole model, empty where it is not held
 };
 
-inline std::vector<std::unique_ptr<FlatBuffer>> make_buffers(Buckets buckets, const Mesh& mesh, DType dtype) {
+inline std::vector<std::unique_ptr<FlatBuffer>> make_buffers(Buckets buckets, const Mesh& mesh, DType dtype,
+                                                             Device device = {}) {
   std::vector<std::vector<FlatParameter>> groups(buckets == Buckets::by_kind ? 3 : 0);
   for (const FlatParameter& p : parameters(mesh)) {
     if (buckets == Buckets::by_parameter) {
@@ -144,8 +145,8 @@ inline std::vector<std::unique_ptr<FlatBuffer>> make_buffers(Buckets buckets, co
   }
   std::vector<std::unique_ptr<FlatBuffer>> buffers;
   for (const std::vector<FlatParameter>& g : groups)
-    buffers.push_back(
-        std::make_unique<FlatBuffer>(g.front().placement.mesh, g, mesh, testing::runtime().rank(), dtype));
+    buffers.push_back(std::make_unique<FlatBuffer>(g.front().placement.mesh, g, mesh, testing::runtime().rank(),
+                                                   dtype, true, device));
   return buffers;
 }
 
