@@ -1,5 +1,6 @@
 #include "core/child_process.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <csignal>
@@ -26,11 +27,11 @@ std::optional<std::int64_t> address_space() {
   return pages * sysconf(_SC_PAGESIZE);
 }
 
-void limit(int resource, rlim_t most) {
+void limit(decltype(RLIMIT_CORE) resource, rlim_t most) {
   rlimit now{};
-  if (getrlimit(static_cast<__rlimit_resource_t>(resource), &now) != 0) return;
+  if (getrlimit(resource, &now) != 0) return;
   now.rlim_cur = std::min(now.rlim_max, most);
-  setrlimit(static_cast<__rlimit_resource_t>(resource), &now);
+  setrlimit(resource, &now);
 }
 
 void write_all(int descriptor, const std::string& text) {

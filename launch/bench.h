@@ -27,9 +27,6 @@ struct BenchTimes {
   double most() const;
 };
 
-/// Waits until the device has done all that was started.
-void synchronize_device(const Stream& stream);
-
 /// A row of the table that every benchmark prints: a name, its time, and what was done in it.
 struct BenchRow {
   std::string name;

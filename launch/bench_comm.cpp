@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "launch/bench.h"
+#include "launch/run_device.h"
 
 namespace hysparse {
 namespace {

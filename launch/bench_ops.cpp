@@ -4,6 +4,7 @@
 #include "attention/attention.h"
 #include "core/random.h"
 #include "launch/bench.h"
+#include "launch/run_device.h"
 #include "moe/experts.h"
 #include "moe/router.h"
 

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "core/backend.h"
-#include "core/cuda/context.h"
 #include "launch/bench.h"
 
 namespace hysparse {
@@ -20,12 +18,6 @@ double BenchTimes::least() const {
 }
 double BenchTimes::most() const {
   return *std::max_element(ms.begin(), ms.end());
-}
-
-void synchronize_device(const Stream& stream) {
-  if constexpr (cuda_build) {
-    if (!stream.device.is_cpu()) cuda::synchronize(stream);
-  }
 }
 
 std::string bench_table(const BenchResult& result) {

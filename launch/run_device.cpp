@@ -53,4 +53,10 @@ Stream open_run_stream(const RunConfig& config, const Runtime& runtime, ThreadPo
   throw_error("train.device: cuda: this build has no GPU backend; must be cpu or auto");
 }
 
+void synchronize_device(const Stream& stream) {
+  if constexpr (cuda_build) {
+    if (!stream.device.is_cpu()) cuda::synchronize(stream);
+  }
+}
+
 }  // namespace hysparse

@@ -23,4 +23,7 @@ Stream open_device(Device device, ThreadPool& pool);
 /// share.
 Stream open_run_stream(const RunConfig& config, const Runtime& runtime, ThreadPool& pool);
 
+/// Waits until the device has done all that was started.
+void synchronize_device(const Stream& stream);
+
 }  // namespace hysparse

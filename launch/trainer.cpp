@@ -4,8 +4,6 @@
 #include <chrono>
 #include <cmath>
 
-#include "core/backend.h"
-#include "core/cuda/context.h"
 #include "launch/model_layout.h"
 #include "launch/peak_flops.h"
 #include "launch/run_device.h"
@@ -110,9 +108,7 @@ void Trainer::run() {
   } catch (const std::exception& e) {
     if (is_agreed(e)) {  // every rank ends in order: nothing may be under way
       optimizer_.wait_gathered();
-      if constexpr (cuda_build) {
-        if (!stream_.device.is_cpu()) cuda::synchronize(stream_);
-      }
+      synchronize_device(stream_);
     }
     throw;
   }

@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include "core/cuda/error.h"
+#include "core/cuda/event.h"
 
 namespace hysparse::cuda {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 struct Context {
   Stream stream;
   DeviceProperties properties;
-  cudaEvent_t reached = nullptr;  // for synchronize
+  Event* reached = nullptr;  // for synchronize; never destroyed: at exit the driver may be gone
   void (*progress)() = nullptr;
   std::thread::id progress_thread;
 };
@@ -64,9 +65,7 @@ Stream open_stream(int index, ThreadPool* pool) {
   HYSPARSE_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&memory, index));
   std::uint64_t keep_all = UINT64_MAX;
   HYSPARSE_CUDA_CHECK(cudaMemPoolSetAttribute(memory, cudaMemPoolAttrReleaseThreshold, &keep_all));
-  cudaEvent_t reached = nullptr;
-  HYSPARSE_CUDA_CHECK(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming));
-  opened = Context{{{DeviceType::cuda, index}, pool, native}, found, reached};
+  opened = Context{{{DeviceType::cuda, index}, pool, native}, found, new Event};
   return opened->stream;
 }
 
@@ -84,15 +83,11 @@ void wait_with_progress(const Stream& stream) {
   HYSPARSE_CHECK(context(), "no GPU is open");
   const Context& opened = *context();
   if (opened.progress == nullptr || opened.progress_thread != std::this_thread::get_id()) return;
-  HYSPARSE_CUDA_CHECK(cudaEventRecord(opened.reached, static_cast<cudaStream_t>(stream.native)));
-  cudaError_t status = cudaEventQuery(opened.reached);
-  while (status == cudaErrorNotReady) {
-    (void)cudaGetLastError();  // the next kernel's launch would take it for its own
+  opened.reached->record(static_cast<cudaStream_t>(stream.native));
+  while (!opened.reached->reached()) {
     opened.progress();
     sched_yield();
-    status = cudaEventQuery(opened.reached);
   }
-  HYSPARSE_CUDA_CHECK(status);
 }
 
 void set_while_waiting(void (*progress)()) {

@@ -95,9 +95,9 @@ void CollectiveWatch::enqueued(cudaStream_t stream) {
     under_way_.back().done->record(stream);
     return;
   }
-  std::unique_ptr<Event> done;
+  std::unique_ptr<cuda::Event> done;
   if (unused_.empty()) {
-    done = std::make_unique<Event>();
+    done = std::make_unique<cuda::Event>();
   } else {
     done = std::move(unused_.front());
     unused_.pop_front();

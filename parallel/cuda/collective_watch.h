@@ -11,7 +11,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include "parallel/cuda/event.h"
+#include "core/cuda/event.h"
 
 namespace hysparse::detail {
 
@@ -37,7 +37,7 @@ class CollectiveWatch {
   using Clock = std::chrono::steady_clock;
   struct Entry {
     const char* operation;
-    std::unique_ptr<Event> done;
+    std::unique_ptr<cuda::Event> done;
   };
   /// What is wrong; empty: nothing.
   std::string problem();
@@ -45,10 +45,10 @@ class CollectiveWatch {
   ncclComm_t communicator_;
   std::string group_;
   std::mutex mutex_;
-  std::deque<Entry> under_way_;                // in order
-  std::deque<std::unique_ptr<Event>> unused_;  // events to be used again
-  Clock::time_point oldest_since_{};           // the first of under_way_ is the oldest since then
-  const char* called_ = nullptr;               // what NCCL is enqueuing; null: nothing
+  std::deque<Entry> under_way_;                      // in order
+  std::deque<std::unique_ptr<cuda::Event>> unused_;  // events to be used again
+  Clock::time_point oldest_since_{};                 // the first of under_way_ is the oldest since then
+  const char* called_ = nullptr;                     // what NCCL is enqueuing; null: nothing
   Clock::time_point called_since_{};
 };
 

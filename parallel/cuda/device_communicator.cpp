@@ -10,6 +10,7 @@
 
 #include "core/cuda/context.h"
 #include "core/cuda/error.h"
+#include "core/cuda/event.h"
 #include "parallel/cuda/collective_watch.h"
 #include "parallel/deadline.h"
 #include "parallel/mpi_exchange.h"
@@ -17,7 +18,7 @@
 namespace hysparse {
 namespace {
 
-using detail::Event;
+using cuda::Event;
 
 void check_nccl(ncclResult_t result, const char* what) {
   if (result == ncclSuccess || result == ncclInProgress) return;

@@ -6,35 +6,10 @@
 
 #include "checkpoint/region.h"
 #include "core/random.h"
+#include "tests/core/set_element.h"
 #include "tests/data/temporary_directory.h"
 
 namespace hysparse::testing {
-namespace {
-
-void set(const Tensor& tensor, std::int64_t i, double value) {
-  switch (tensor.dtype()) {
-    case DType::f64:
-      tensor.data<double>()[i] = value;
-      break;
-    case DType::f32:
-      tensor.data<float>()[i] = static_cast<float>(value);
-      break;
-    case DType::bf16:
-      tensor.data<BFloat16>()[i] = BFloat16(static_cast<float>(value));
-      break;
-    case DType::i64:
-      tensor.data<std::int64_t>()[i] = static_cast<std::int64_t>(value);
-      break;
-    case DType::i32:
-      tensor.data<std::int32_t>()[i] = static_cast<std::int32_t>(value);
-      break;
-    case DType::u8:
-      tensor.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(value);
-      break;
-  }
-}
-
-}  // namespace
 
 std::vector<TestTensor> test_tensors() {
   return {{"model.embed_tokens.weight", {19, 8}, DType::f32},
@@ -58,7 +33,7 @@ Tensor box_values(const TestTensor& tensor, std::int64_t step, const Box& box) {
   const Tensor values = Tensor::empty(box.shape, tensor.dtype);
   for_each_run(whole_box(tensor.shape), box, box, [&](const ElementRun& run) {
     for (std::int64_t i = 0; i < run.count; ++i)
-      set(values, run.target + i, element(tensor.name, step, run.source + i));
+      set_element(values, run.target + i, element(tensor.name, step, run.source + i));
   });
   return values;
 }

@@ -47,11 +47,6 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
-std::string Ending::first_message() const {
-  const std::string text = without_mpirun_frames(errors);
-  return text.substr(0, text.find('\n'));
-}
-
 void Faults::SetUp() {
   prepare_data(directory_, 24000);
   config_ = write_small_config(directory_);

@@ -27,9 +27,6 @@ struct Ending {
   int status = -1;             ///< as ProgramResult; -1: it had to be killed
   double seconds = 0;          ///< from the fault until the last of its processes was gone
   std::string output, errors;  ///< stdout, stderr with all that mpirun says
-
-  /// The first line of stderr, the frames of mpirun left out.
-  std::string first_message() const;
 };
 
 /// However a run ends, it does so within this many seconds (after the timeout, when it hangs).

@@ -97,8 +97,7 @@ class FaultsOfDisk : public Faults {
   static void expect_no_space(const std::string& errors, const std::string& disk) {
     const std::regex message(R"((rank \d+: )?hysparse: error: (rank \d+: )?)" + disk +
                              R"(/[^ ]+: cannot [a-z ]+( \d+ bytes)?: No space left on device)");
-    const std::string text = without_mpirun_frames(errors);
-    EXPECT_TRUE(std::regex_match(text.substr(0, text.find('\n')), message)) << errors;
+    EXPECT_TRUE(std::regex_match(first_message(errors), message)) << errors;
   }
 
   static std::vector<std::string> steps_in(const std::string& run) {
@@ -131,7 +130,7 @@ TEST_F(FaultsOfDisk, ADirectoryThatBecomesReadOnly) {
       const Ending ending = wait_for_end(program, r, Clock::now());
       EXPECT_EQ(ending.status, 1) << ending.errors;
       EXPECT_TRUE(std::regex_match(
-          ending.first_message(),
+          first_message(ending.errors),
           std::regex(R"((rank \d+: )?hysparse: error: (rank \d+: )?)" + place + ".*: Read-only file system")))
           << ending.errors;
       EXPECT_EQ(count(ending.errors, "hysparse: error"), 1) << ending.errors;

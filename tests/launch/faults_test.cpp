@@ -40,7 +40,7 @@ TEST_F(Faults, ARankThatIsKilled) {
 void expect_timeout_messages(const Ending& ending, int ranks, int stopped, int process, double timeout,
                              std::int64_t step) {
   std::smatch found;
-  const std::string first = ending.first_message();
+  const std::string first = first_message(ending.errors);
   const std::regex message(fmt::format(
       R"(rank (\d+): hysparse: error: (\w+) of group (\w+) \(rank \d+ of \d+\) in step (\d+)(, layer (\d+))? )"
       R"(has waited (\d+\.\d) s for (ranks? \d+(, \d+)*|the other ranks), longer than the timeout of {} s )"
@@ -124,7 +124,7 @@ TEST_F(Faults, ARankThatThrows) {
     wait_until(program, [&] { return count(read_file(r.log + ".err"), "\n") > 0; });
     const Ending ending = wait_for_end(program, r, Clock::now());
     EXPECT_EQ(ending.status, 1);
-    EXPECT_EQ(ending.first_message(),
+    EXPECT_EQ(first_message(ending.errors),
               fmt::format("rank {}: hysparse: error: call {} of cblas_dgemm was made to fail", rank, call));
     EXPECT_EQ(count(ending.errors, "hysparse: error"), 1) << ending.errors;
     expect_nothing_lost(r);

@@ -79,6 +79,11 @@ std::string without_mpirun_frames(const std::string& text) {
   return kept;
 }
 
+std::string first_message(const std::string& errors) {
+  const std::string text = without_mpirun_frames(errors);
+  return text.substr(0, text.find('\n'));
+}
+
 WorkDirectory::WorkDirectory() {
   std::string name = (fs::temp_directory_path() / "hysparse-XXXXXX").string();
   if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");

@@ -17,6 +17,8 @@ struct ProgramResult {
 
 /// stderr without the frames of dashes around mpirun's own words about ranks that ended with a status.
 std::string without_mpirun_frames(const std::string& text);
+/// The first line of stderr, those frames left out.
+std::string first_message(const std::string& errors);
 
 /// A directory under the system's temporary one, removed with its owner.
 class WorkDirectory {

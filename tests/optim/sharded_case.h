@@ -11,6 +11,7 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "optim/sharded_optimizer.h"
+#include "tests/core/set_element.h"
 #include "tests/parallel/mpi_test.h"
 
 namespace hysparse::sharded_case {
@@ -165,7 +166,7 @@ struct Rank {
         optimizer({Device{}, &pool, nullptr}, config, groups, pointers(buffers)) {
     for_each_parameter([](const FlatBuffer::Entry& e, const Parameter& p) {
       for_each_element(e.declared.global_shape, e.box, [&](std::int64_t local, std::int64_t global) {
-        set(p.value, local, initial_value(e.declared.name, global));
+        testing::set_element(p.value, local, initial_value(e.declared.name, global));
       });
     });
   }
@@ -174,19 +175,6 @@ struct Rank {
   void for_each_parameter(F&& f) {
     for (const auto& buffer : buffers) {
       for (std::size_t i = 0; i < buffer->entries().size(); ++i) f(buffer->entries()[i], buffer->parameter(i));
-    }
-  }
-
-  static void set(const Tensor& t, std::int64_t i, double value) {
-    switch (t.dtype()) {
-      case DType::f64:
-        t.data<double>()[i] = value;
-        break;
-      case DType::f32:
-        t.data<float>()[i] = static_cast<float>(value);
-        break;
-      default:
-        t.data<BFloat16>()[i] = BFloat16(static_cast<float>(value));
     }
   }
 
@@ -213,7 +201,7 @@ struct Rank {
       for_each_element(e.declared.global_shape, e.box, [&](std::int64_t local, std::int64_t global) {
         double g = 0;
         for (int k = share; k < terms; k += shares) g += term_of(e.declared.name, step, k, global);
-        set(p.grad, local, g);
+        testing::set_element(p.grad, local, g);
       });
     });
   }

@@ -101,7 +101,7 @@ TEST(ShardedOptimizer, ValuesInBf16AreTheMasterRounded) {
     // The state starts from f32 values that bf16 does not have.
     for (const StatePiece& piece : run.optimizer.state()) {
       for_each_element(piece.global_shape, piece.global_box, [&](std::int64_t local, std::int64_t global) {
-        Rank::set(piece.value, local, initial_value(piece.name, global));
+        testing::set_element(piece.value, local, initial_value(piece.name, global));
       });
     }
     run.optimizer.gather_parameters();

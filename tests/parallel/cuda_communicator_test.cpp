@@ -5,6 +5,7 @@
 #include "core/tape.h"
 #include "parallel/cuda/device_communicator.h"
 #include "tests/core/gpu_test.h"
+#include "tests/core/set_element.h"
 #include "tests/parallel/mpi_test.h"
 
 namespace hysparse {
@@ -14,6 +15,7 @@ using testing::gpu;
 using testing::on_gpu;
 using testing::poisoned;
 using testing::runtime;
+using testing::set_element;
 
 constexpr DType dtypes[] = {DType::f64, DType::f32, DType::bf16, DType::i64, DType::i32, DType::u8};
 constexpr std::int64_t sizes[] = {0, 1, 7, 333, 40000};
@@ -41,26 +43,7 @@ struct Groups {
 Tensor filled(int rank, Shape shape, DType dtype, std::int64_t first = 0) {
   const Tensor t = Tensor::empty(shape, dtype);
   for (std::int64_t i = 0; i < t.numel(); ++i) {
-    const auto value = static_cast<int>((7 * rank + 3 * (first + i) + (first + i) / 5) % 29);
-    switch (dtype) {
-      case DType::f64:
-        t.data<double>()[i] = value;
-        break;
-      case DType::f32:
-        t.data<float>()[i] = static_cast<float>(value);
-        break;
-      case DType::bf16:
-        t.data<BFloat16>()[i] = BFloat16(static_cast<float>(value));
-        break;
-      case DType::i64:
-        t.data<std::int64_t>()[i] = value;
-        break;
-      case DType::i32:
-        t.data<std::int32_t>()[i] = value;
-        break;
-      case DType::u8:
-        t.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(value);
-    }
+    set_element(t, i, static_cast<double>((7 * rank + 3 * (first + i) + (first + i) / 5) % 29));
   }
   return t;
 }

@@ -1,11 +1,11 @@
-/// A point in a stream. Private to parallel/.
+/// A point in a stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include "core/cuda/error.h"
 
-namespace hysparse::detail {
+namespace hysparse::cuda {
 
 /// An event that lives as long as this.
 class Event {
@@ -32,4 +32,4 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-}  // namespace hysparse::detail
+}  // namespace hysparse::cuda
